@@ -1,0 +1,134 @@
+"""`vision-notebooks data`: which datasets are present, how to get them, whether their files are sound."""
+
+import hashlib
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from PIL import Image
+
+from helpers import datasets, runtime
+from helpers.errors import UserError
+
+
+def main_list(data_dir: str = "") -> int:
+    """Print every card in short and whether the dataset is present; returns the exit status."""
+    root = runtime.data_root(data_dir)
+    for card in datasets.CARDS.values():
+        present = "present" if (root / card.name).is_dir() else "not present"
+        print(f"{card.name}: {card.title}\n  {present} at {root / card.name}")
+        print(f"  {card.counts}\n  layout: {card.layout}\n  licence: {card.licence}\n  source: {card.source}")
+        print("".join(f"  trap: {trap}\n" for trap in card.traps))
+    return 0
+
+
+def card_named(name: str) -> datasets.Card:
+    """The card of a dataset; UserError with the known names for any other."""
+    if name not in datasets.CARDS:
+        raise UserError(f'dataset "{name}" is unknown; known are {", ".join(datasets.CARDS)}.')
+    return datasets.CARDS[name]
+
+
+def main_get(name: str, data_dir: str = "") -> int:
+    """Download a dataset into the data root, or print the steps where that needs a person.
+
+    Returns the exit status: 0 when the dataset is in place, 1 when steps are left to do by hand.
+    """
+    card = card_named(name)
+    target = runtime.data_root(data_dir) / name
+    if target.is_dir():
+        print(f'{name}: already at {target}; "vision-notebooks data check {name}" tests its files.')
+        return 0
+    steps = "\n".join(f"  {n}. {step.format(folder=target)}" for n, step in enumerate(card.by_hand, 1))
+    try:
+        import kagglehub
+    except ImportError:
+        print(
+            f'{name}: the download needs the optional package: pip install -e ".[kaggle]". By hand:\n{steps}'
+        )
+        return 1
+    print(f"{name}: downloading {card.download} from Kaggle. Licence: {card.licence}.")
+    try:
+        downloaded = Path(kagglehub.dataset_download(card.download))
+    except Exception as error:  # network, login and quota fail in many classes, all with the same mend
+        print(f"{name}: the download failed ({str(error).splitlines()[0]}). By hand:\n{steps}")
+        return 1
+    _install(downloaded, target, first_folder=card.layout.split("|")[0].split("/")[0].strip())
+    print(f'{name}: now at {target}; "vision-notebooks data check {name}" tests its files.')
+    return 0
+
+
+def _install(downloaded: Path, target: Path, first_folder: str) -> None:
+    """Copy the folder that holds `first_folder` to `target` in one stroke; archives nest it differently."""
+    found = sorted(downloaded.rglob(first_folder), key=lambda p: len(p.parts))
+    if not found:
+        raise UserError(
+            f"{downloaded}: the download holds no folder {first_folder}; get the dataset by hand."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        shutil.copytree(found[0].parent, partial, dirs_exist_ok=True,
+                        ignore=shutil.ignore_patterns("__MACOSX", ".DS_Store", target.name))  # fmt: skip
+        partial.rename(target)
+    except OSError as error:
+        raise UserError(
+            f"{target}: could not be written ({error.strerror or error}); free some space."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def main_check(name: str, data_dir: str = "") -> int:
+    """Open every file of a dataset and report counts, sizes and faults; returns 1 where there are faults.
+
+    `name` is a dataset with a card or a folder of class subfolders under the data root.
+    """
+    dataset = datasets.load(name, "real", data_dir)  # a missing partner or an empty class ends here
+    table = dataset.table
+    columns = [c for c in ("path", "image", "mask", "fov", "second") if c in table]
+    print(f"{name}: {len(table)} images under {dataset.root}")
+    for keys, rows in table.groupby([c for c in ("split", "label") if c in table]):
+        print(f"  {' / '.join(keys)}: {len(rows)} images, {rows['group'].nunique()} groups")
+    faults, sizes, digests = [], Counter(), defaultdict(list)
+    for column in columns:
+        for path, split in zip(table[column], table["split"]):
+            if path:
+                faults += _open_fully(path, sizes if column in ("path", "image") else Counter())
+                if column in ("path", "image"):
+                    digests[hashlib.sha256(Path(path).read_bytes()).hexdigest()].append((split, path))
+    print("  sizes: " + ", ".join(f"{w} × {h} ({n})" for (w, h), n in sizes.most_common(5))
+          + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""))  # fmt: skip
+    if "mask" in table:
+        faults += _mask_sizes(table)
+    copies = [found for found in digests.values() if len(found) > 1]
+    across = [found for found in copies if len({split for split, _ in found}) > 1]
+    print(f"  exact duplicates: {len(copies)} sets, {len(across)} of them across splits")
+    faults += ["the same picture in two splits: " + ", ".join(p for _, p in found) for found in across]
+    for fault in faults:
+        print(f"  fault: {fault}")
+    print(f"  {len(faults)} fault(s)")
+    return 1 if faults else 0
+
+
+def _open_fully(path: str, sizes: Counter) -> list[str]:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            sizes[image.size] += 1
+        return []
+    except (OSError, SyntaxError, ValueError):  # Pillow raises SyntaxError for some broken PNGs
+        return [f"{path}: not a readable image"]
+
+
+def _mask_sizes(table) -> list[str]:
+    faults = []
+    for row in table.itertuples():
+        for other in (row.mask, row.fov):
+            try:
+                if other and Image.open(other).size != Image.open(row.image).size:
+                    faults.append(f"{other}: another size than {row.image}")
+            except OSError:
+                pass  # an unreadable file is reported already
+    return faults

@@ -1,0 +1,127 @@
+"""Metrics of classification and bootstrap intervals.
+
+Every metric is computed over all samples at once, never averaged over batches.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn import metrics as sk
+from torch import Tensor
+
+
+def _array(values) -> np.ndarray:
+    return values.numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def classification(probabilities, labels, threshold: float = 0.5) -> dict[str, float]:
+    """Accuracy, balanced_accuracy, precision, recall, f1, auc, average_precision; two classes: specificity.
+
+    probabilities: (N, classes), rows sum to 1; labels: (N,) integers. With two classes the second is
+    the positive one and is predicted where its probability reaches `threshold`; with more, the
+    largest probability decides and precision, recall, f1, auc (one against the rest) and
+    average_precision are means over classes (macro). auc is nan where a class is absent.
+    """
+    probabilities, labels = _array(probabilities), _array(labels)
+    two = probabilities.shape[1] == 2
+    predicted = (probabilities[:, 1] >= threshold).astype(int) if two else probabilities.argmax(1)
+    average = "binary" if two else "macro"
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(
+        labels, predicted, average=average, zero_division=0
+    )
+    # Averaged over the classes that occur: a class without samples has no recall.
+    recalls = [np.mean(predicted[labels == c] == c) for c in np.unique(labels)]
+    result = {
+        "accuracy": sk.accuracy_score(labels, predicted),
+        "balanced_accuracy": np.mean(recalls),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "auc": auc(probabilities, labels),
+        "average_precision": _average_precision(probabilities, labels),
+    }
+    if two:
+        result["specificity"] = np.mean(predicted[labels == 0] == 0) if (labels == 0).any() else np.nan
+    return {name: float(value) for name, value in result.items()}
+
+
+def auc(probabilities, labels) -> float:
+    """Area under the ROC curve: nan where a class is absent.
+
+    probabilities: (N,) or (N, 2) scores of the positive class, or (N, classes): one against the rest, averaged.
+    """
+    scores, labels = _array(probabilities), _array(labels)
+    if scores.ndim == 1:
+        scores = np.stack([-scores, scores], 1)
+    if len(np.unique(labels)) < scores.shape[1]:
+        return float("nan")
+    scored = [1] if scores.shape[1] == 2 else range(scores.shape[1])
+    return float(np.mean([_ranked_above(scores[:, c], labels == c) for c in scored]))
+
+
+def _ranked_above(scores: np.ndarray, positive: np.ndarray) -> float:
+    """How often a positive scores above a negative, ties counting half (Hanley and McNeil, 1982).
+
+    The same number as scikit-learn's area, tens of times faster on the few samples of a bootstrap.
+    """
+    hits = int(positive.sum())
+    ranks = rankdata(scores)[positive].sum() - hits * (hits + 1) / 2
+    return ranks / (hits * (len(scores) - hits))
+
+
+def _average_precision(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    classes = probabilities.shape[1]
+    if len(np.unique(labels)) < classes:
+        return float("nan")
+    scored = [1] if classes == 2 else range(classes)
+    return float(np.mean([sk.average_precision_score(labels == c, probabilities[:, c]) for c in scored]))
+
+
+def youden_threshold(scores, labels) -> float:
+    """The threshold of largest sensitivity + specificity (Youden, 1950); to be chosen on validation data.
+
+    scores: (N,) probabilities of the positive class. Between two neighbouring scores the middle is taken:
+    a threshold that sits on a training score would not survive the smallest change of it.
+    """
+    scores, labels = _array(scores), _array(labels)
+    false_alarms, hits, thresholds = sk.roc_curve(labels, scores, drop_intermediate=False)
+    best = int(np.argmax(hits - false_alarms))
+    below = scores[scores < thresholds[best]]
+    if not np.isfinite(thresholds[best]) or not len(below):
+        return float(min(thresholds[best], 1.0))
+    return float((thresholds[best] + below.max()) / 2)
+
+
+def bootstrap(metric: Callable[..., float], *arrays, groups=None, repeats: int = 1000,
+              seed: int = 0) -> tuple[float, float]:  # fmt: skip
+    """A 95% percentile interval of `metric(*arrays)` (Efron, 1979), resampling whole groups.
+
+    arrays: equally long along their first axis; groups: (N,) labels, such as patients; None makes
+    every row its own group. Resampling rows of one patient separately would count it as new evidence.
+    A difference between two models is paired by giving both models' outputs as arrays.
+    Resamples for which the metric is undefined (nan) are left out; nan, nan if none is left, or if
+    there is one group only: its resamples are all alike, and no width would look like certainty.
+    """
+    arrays = [_array(a) for a in arrays]
+    groups = np.arange(len(arrays[0])) if groups is None else np.asarray(groups)
+    _, codes = np.unique(groups, return_inverse=True)
+    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    if len(members) < 2:
+        return float("nan"), float("nan")
+    generator = np.random.default_rng(seed)
+    values = []
+    for _ in range(repeats):
+        rows = np.concatenate([members[g] for g in generator.integers(len(members), size=len(members))])
+        values.append(metric(*(a[rows] for a in arrays)))
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
+    """The three entries of metrics.json for a headline number: name, name_low, name_high."""
+    return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}
