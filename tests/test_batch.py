@@ -1,0 +1,201 @@
+"""Batches for real: worker processes, kernels, failures, timeouts and signals."""
+
+import csv
+import json
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+
+from helpers.batch import clear
+
+GONE = 6  # seconds in which processes must have ended; a kernel looks for its parent every second
+
+
+def read_summary(results: Path) -> dict[str, dict[str, str]]:
+    with open(results / "summary.csv", newline="") as file:
+        return {row["run"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def batch(command, tmp_path_factory) -> SimpleNamespace:
+    """One batch with every way to end: done, failed, bad input, a dead kernel, and the timeout."""
+    results = tmp_path_factory.mktemp("results")
+    names = ["wait", "good", "bad", "user", "dies"]
+    process = command(*names, "--jobs", 2, "--timeout", 12, "-p", "rate=1", "--results", results)
+    out, err = process.communicate(timeout=100)
+    return SimpleNamespace(results=results, status=process.returncode, out=out, err=err)
+
+
+def test_one_failure_stops_nothing_else(batch):
+    assert batch.status == 1
+    rows = read_summary(batch.results)
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "good": "done", "bad": "failed", "user": "failed", "wait": "timeout", "dies": "failed",
+    }  # fmt: skip
+    assert rows["bad"]["error"] == "ZeroDivisionError: division by zero"
+    assert rows["user"]["error"] == "no <images>."
+    assert rows["dies"]["error"].startswith("the notebook's process died")
+    assert "stopped after 12 s in cell 4 of 4" in rows["wait"]["error"]
+    assert float(rows["wait"]["seconds"]) < 12 + GONE
+
+
+def test_summary_has_the_headline_beside_the_references(batch):
+    row = read_summary(batch.results)["good"]
+    assert [row[key] for key in ("headline", "value", "low", "high", "reported", "published")] == [
+        "test_dice", "0.79", "0.76", "0.81", "0.519", "0.829",
+    ]  # fmt: skip
+    assert (row["claims_held"], row["claims_total"], row["hardware"]) == ("1", "2", "an abacus")
+
+
+def test_the_terminal_shows_how_each_run_ended(batch):
+    assert re.search(
+        r"^good +done in \d+ s  test_dice .790 \(.760 to .810\)  1 of 2 claims hold$", batch.out, re.M
+    )
+    assert "def divide(a):" in batch.out  # the head of the failed cell
+    assert "ZeroDivisionError: division by zero" in batch.out
+    assert "no <images>." in batch.out
+    assert batch.out.splitlines()[-1] == str(batch.results / "index.html")
+    assert batch.err == "4 of 5 runs failed.\n"
+
+
+def test_the_executed_notebook_is_kept(batch, books):
+    notebook = json.loads((batch.results / "good" / "notebook.ipynb").read_text())
+    printed = "".join(
+        "".join(output.get("text", "")) for cell in notebook["cells"] for output in cell.get("outputs", [])
+    )
+    cores = len(os.sched_getaffinity(0))
+    # It ran in its own folder, with its share of the threads, and with typed values.
+    assert printed.splitlines() == [str(books), f"{max(1, cores // 2)} [1, 2] 1.0"]
+    assert "<h1" in (batch.results / "good" / "notebook.html").read_text()
+    for name, text in (("bad", "&lt;i&gt;"), ("dies", "so far")):  # failed runs can be read as well
+        assert text in (batch.results / name / "notebook.html").read_text()
+
+
+def test_a_failed_run_never_shows_old_numbers(batch, command):
+    """A second batch in the same folder: `good` fails now; the others keep their rows."""
+    process = command("good", "-p", "epochs=0", "-p", "resume=true", "--results", batch.results)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    rows = read_summary(batch.results)
+    assert rows["good"]["error"] == "AssertionError: no epochs"
+    assert rows["bad"]["status"] == "failed"
+    checkpoints = batch.results / "good" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["0.pt", "2.pt"]  # resume keeps them
+
+
+def test_clear_removes_only_what_runs_write(tmp_path):
+    for name in ("metrics.json", "notes.md", "figures/1.png", "checkpoints/a.pt", ".notebook.ipynb.x.part"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    clear(tmp_path, keep_checkpoints=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "notes.md"]
+    clear(tmp_path, keep_checkpoints=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
+
+
+def waiting_kernel(results: Path) -> psutil.Process:
+    """The kernel of the run `wait`, once it is in its long cell."""
+    path = results / "wait" / "kernel.pid"
+    deadline = time.monotonic() + 40
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.1)
+    return psutil.Process(int(path.read_text()))
+
+
+def assert_gone(*processes: psutil.Process) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=GONE)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_ctrl_c_stops_kernels_and_keeps_finished_runs(command, tmp_path):
+    process = command("good", "wait", "bad", "--results", tmp_path)
+    kernel = waiting_kernel(tmp_path)
+    worker = kernel.parent()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "Stopped: 1 of 3 runs had finished and keep their results.\n"
+    assert out.splitlines()[-1] == str(tmp_path / "index.html")
+    assert_gone(kernel, worker)
+    assert list(read_summary(tmp_path)) == ["good"]
+    assert not (tmp_path / "bad").exists()  # what had not started was not touched
+
+
+def test_a_killed_worker_fails_its_run_and_takes_its_kernel_along(command, tmp_path):
+    process = command("wait", "--results", tmp_path)
+    kernel = waiting_kernel(tmp_path)
+    kernel.parent().kill()
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the process that ran the notebook ended early (status -9)." in out
+    assert read_summary(tmp_path)["wait"]["status"] == "failed"
+    assert_gone(kernel)
+
+
+def test_a_killed_batch_leaves_no_process_behind(command, tmp_path):
+    process = command("wait", "--results", tmp_path)
+    kernel = waiting_kernel(tmp_path)
+    worker = kernel.parent()
+    process.kill()
+    process.communicate()
+    assert_gone(kernel, worker)
+
+
+def test_a_kernel_that_loses_the_race_for_a_port_is_started_again(command, tmp_path, monkeypatch):
+    """Notebooks ask for the kernel `python3`: here that is one which dies at its first start."""
+    folder = tmp_path / "jupyter" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    script = (
+        "import os, pathlib, sys\n"
+        f"flag = pathlib.Path({str(tmp_path / 'flag')!r})\n"
+        "if not flag.exists():\n    flag.touch()\n    sys.exit(1)\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'ipykernel_launcher', *sys.argv[1:]])\n"
+    )
+    (folder / "start.py").write_text(script)
+    spec = KernelSpecManager().get_kernel_spec("python3").to_dict()
+    spec["argv"] = [sys.executable, str(folder / "start.py"), "-f", "{connection_file}"]
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    process = command("good", "--results", tmp_path / "results")
+    out, _ = process.communicate(timeout=60)
+    assert (tmp_path / "flag").exists()
+    assert process.returncode == 0, out
+
+
+def test_a_full_disk_leaves_nothing_half_written(command, tmp_path):
+    """A limit on the size of files stands in for the disk: the executed notebook fits, its page does not."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    process = command("good", "--results", tmp_path, preexec_fn=limit)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.search(r"notebook\.html: could not be written \(File too large\); free some space", out)
+    names = {path.name for path in (tmp_path / "good").iterdir()}
+    assert "notebook.html" not in names
+    assert not [name for name in names if name.endswith(".part")]
+
+
+@pytest.mark.parametrize("kind", ["file", "read-only"])
+def test_a_results_folder_that_cannot_be_written(command, tmp_path, kind):
+    results = tmp_path / "results"
+    if kind == "file":
+        results.write_text("in the way")
+    elif os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    else:
+        results.mkdir(mode=0o555)
+    out, err = command("good", "--results", results).communicate(timeout=20)
+    assert out == ""
+    assert re.fullmatch(r"vision-notebooks: \S+results: cannot be written \(.*\); .*--results\.\n", err)

@@ -1,0 +1,189 @@
+"""Reading a parameters cell, checking values, and planning a batch from runs.yaml."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import write_notebook
+
+from helpers.errors import UserError
+from helpers.parameters import Parameter, convert, read_parameters
+from helpers.runs import PROFILES, plan, read_runs
+from helpers.runtime import project_root
+
+
+def test_reads_literals_and_comments(tmp_path):
+    cell = (
+        "flag = True  # on or off\n"
+        "epochs = 5\n"
+        "shift = -1.5e-3   # pixels; # in a comment\n"
+        "name = 'a # b'  # text\n"
+        "widths = [\n    12,\n    -16,\n]  # channels\n"
+    )
+    found = read_parameters(write_notebook(tmp_path / "a.ipynb", parameters=cell))
+    assert {name: parameter.default for name, parameter in found.items()} == {
+        "flag": True, "epochs": 5, "shift": -1.5e-3, "name": "a # b", "widths": [12, -16],
+    }  # fmt: skip
+    assert [parameter.help for parameter in found.values()] == [
+        "on or off", "", "pixels; # in a comment", "text", "channels",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cell", "part"),
+    [
+        ("import os", "import os"),
+        ("epochs = 2 * 5", "epochs = 2 * 5"),
+        ("a = b = 1", "a = b = 1"),
+        ("groups = None", "groups = None"),
+        ("size = {'a': 1}", "not a name and a literal"),
+        ("epochs =", "not Python"),
+    ],
+)
+def test_refuses_what_is_no_literal(tmp_path, cell, part):
+    with pytest.raises(UserError, match=r"a\.ipynb") as caught:
+        read_parameters(write_notebook(tmp_path / "a.ipynb", parameters=cell))
+    assert part in str(caught.value)
+
+
+def test_refuses_what_is_no_notebook(tmp_path):
+    path = tmp_path / "a.ipynb"
+    with pytest.raises(UserError, match="cannot be read"):
+        read_parameters(path)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="is not a notebook"):
+        read_parameters(path)
+    path.write_text(json.dumps({"cells": []}))
+    with pytest.raises(UserError, match='no cells are tagged "parameters"'):
+        read_parameters(path)
+
+
+@pytest.mark.parametrize(
+    ("default", "value", "expected"),
+    [
+        (True, "false", False),
+        (True, "True", True),
+        (5, "-7", -7),
+        (0.5, "1e-3", 1e-3),
+        (0.5, "2", 2.0),
+        (0.5, 2, 2.0),
+        ("bce", "1,2 and = more", "1,2 and = more"),
+        ([1], '["a", 2]', ["a", 2]),
+        ([1], "['a']", ["a"]),
+        ([0.5], ["1e-3", 1], [1e-3, 1.0]),
+    ],
+)
+def test_converts_to_the_literals_type(default, value, expected):
+    converted = convert("run", Parameter("x", default, ""), value)
+    assert converted == expected
+    assert type(converted) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("default", "value", "kind"),
+    [
+        (True, "yes", "true or false"),
+        (True, 1, "true or false"),
+        (5, "5.0", "a whole number"),
+        (5, True, "a whole number"),
+        (0.5, "fast", "a number"),
+        ("bce", False, "text"),
+        ([1], "1", "a list"),
+        ([1], "[a]", "a list"),
+        ([0.5], "[[1]]", "a list"),
+    ],
+)
+def test_names_run_parameter_value_and_type(default, value, kind):
+    with pytest.raises(UserError, match=f"drive_unet: .*is not {kind}") as caught:
+        convert("drive_unet", Parameter("width", default, ""), value)
+    assert f"width={value}" in str(caught.value)
+
+
+def test_a_comma_is_no_sweep_yet():
+    with pytest.raises(UserError, match=r"seed=0,1 has several values, and sweeps .* do not exist yet"):
+        convert("run", Parameter("seed", 0, ""), "0,1")
+
+
+def test_plan_settles_every_value(books, tmp_path):
+    jobs, left_out = plan(read_runs(books), [], "sample", ["epochs=7", "good.rate=2"], tmp_path)
+    assert [job.name for job in jobs] == ["good", "bad", "user", "wait", "dies"]
+    assert left_out == ["big"]
+    good = jobs[0]
+    assert {name: good.parameters[name] for name in good.changed} == {
+        "sizes": [1, 2], "epochs": 7, "rate": 2.0, "results_dir": str(tmp_path / "good"),
+    }  # fmt: skip
+    assert good.parameters["source"] == "sample"  # the notebook's own
+
+
+def test_plan_reads_numbers_that_yaml_takes_for_text(books, tmp_path):
+    jobs, left_out = plan(read_runs(books), [], "cpu", [], tmp_path)
+    assert [job.parameters["rate"] for job in jobs] == [1e-4]
+    assert left_out == ["bad", "user", "wait", "dies", "big"]
+
+
+def test_a_relative_data_dir_is_meant_from_the_current_folder(books, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs, _ = plan(read_runs(books), ["good"], "sample", ["data_dir=here"], tmp_path)
+    assert jobs[0].parameters["data_dir"] == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("names", "profile", "assignment", "message"),
+    [
+        (["god"], "sample", "", 'there is no run "god"; did you mean "good"?'),
+        (["big"], "sample", "", "big has no sample profile; choose another: --profile full."),
+        ([], "sample", "epochs", "write it as NAME.parameter=value or parameter=value"),
+        ([], "sample", ".epochs=1", "write it as"),
+        ([], "sample", "god.epochs=1", 'no run "god"; did you mean "good"?'),
+        (["bad"], "sample", "good.epochs=1", "good is not among the runs of this command"),
+        ([], "sample", "good.epoch=1", 'good has no parameter "epoch"; did you mean "epochs"?'),
+        ([], "sample", "epoch=1", 'no chosen run has a parameter "epoch"; did you mean "epochs"?'),
+        ([], "sample", "epochs=many", "good: epochs=many is not a whole number; its default is 2."),
+        ([], "sample", "results_dir=/x", "use --results DIR"),
+    ],
+)
+def test_plan_refuses(books, tmp_path, names, profile, assignment, message):
+    with pytest.raises(UserError) as caught:
+        plan(read_runs(books), names, profile, [assignment] if assignment else [], tmp_path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runs: [", "is not YAML"),
+        ("a: 1", 'has no "runs:"'),
+        ("runs: {../up: {}}", '"../up" cannot name a run'),
+        ("runs: {a: 1}", "needs keys and values"),
+        ("runs: {a: {notebook: a.ipynb, about: A}}", 'needs "headline"'),
+        ("runs: {a: {notebook: a.ipynb, about: A, headlin: x}}", 'did you mean "headline"?'),
+        ("runs: {a: {notebook: a.ipynb, about: A, headline: x, reported: high}}", "must be a number"),
+        ("runs: {a: {notebook: a.ipynb, about: A, headline: x, cpu: 5}}", "must be like {epochs: 5}"),
+        (
+            "runs: {a: {notebook: a.ipynb, about: A, headline: x, sample: {epoch: 5}}}",
+            'did you mean "epochs"?',
+        ),
+        (
+            "runs: {a: {notebook: a.ipynb, about: A, headline: x, sample: {epochs: x}}}",
+            "is not a whole number",
+        ),
+    ],
+)
+def test_runs_yaml_that_is_wrong(tmp_path, text, message):
+    write_notebook(tmp_path / "a.ipynb")
+    (tmp_path / "runs.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        plan(read_runs(tmp_path), [], "sample", [], tmp_path)
+    assert message in str(caught.value)
+
+
+def test_a_folder_without_runs_yaml(tmp_path):
+    with pytest.raises(UserError, match="--notebooks"):
+        read_runs(tmp_path)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_projects_own_runs_fit_their_notebooks(profile):
+    runs = read_runs(project_root() / "notebooks")
+    jobs, left_out = plan(runs, [], profile, [], Path("/results"))
+    assert len(jobs) + len(left_out) == len(runs)
