@@ -37,10 +37,13 @@ def main_get(name: str, data_dir: str = "") -> int:
     """
     card = card_named(name)
     target = runtime.data_root(data_dir) / name
-    if target.is_dir():
+    if target.is_dir() and any(target.iterdir()):
         print(f'{name}: already at {target}; "vision-notebooks data check {name}" tests its files.')
         return 0
     steps = "\n".join(f"  {n}. {step.format(folder=target)}" for n, step in enumerate(card.by_hand, 1))
+    if card.download is None:
+        print(f"{name}: nothing downloads it without a login. By hand:\n{steps}")
+        return 1
     try:
         import kagglehub
     except ImportError:
@@ -52,7 +55,8 @@ def main_get(name: str, data_dir: str = "") -> int:
     try:
         downloaded = Path(kagglehub.dataset_download(card.download))
     except Exception as error:  # network, login and quota fail in many classes, all with the same mend
-        print(f"{name}: the download failed ({str(error).splitlines()[0]}). By hand:\n{steps}")
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"{name}: the download failed ({reason}). By hand:\n{steps}")
         return 1
     _install(downloaded, target, first_folder=card.layout.split("|")[0].split("/")[0].strip())
     print(f'{name}: now at {target}; "vision-notebooks data check {name}" tests its files.')
@@ -61,7 +65,8 @@ def main_get(name: str, data_dir: str = "") -> int:
 
 def _install(downloaded: Path, target: Path, first_folder: str) -> None:
     """Copy the folder that holds `first_folder` to `target` in one stroke; archives nest it differently."""
-    found = sorted(downloaded.rglob(first_folder), key=lambda p: len(p.parts))
+    found = [p for p in downloaded.rglob(first_folder) if p.is_dir() and "__MACOSX" not in p.parts]
+    found.sort(key=lambda p: (len(p.parts), p))
     if not found:
         raise UserError(
             f"{downloaded}: the download holds no folder {first_folder}; get the dataset by hand."
@@ -71,6 +76,8 @@ def _install(downloaded: Path, target: Path, first_folder: str) -> None:
     try:
         shutil.copytree(found[0].parent, partial, dirs_exist_ok=True,
                         ignore=shutil.ignore_patterns("__MACOSX", ".DS_Store", target.name))  # fmt: skip
+        if target.is_dir():
+            target.rmdir()  # an empty folder; Windows does not rename over it
         partial.rename(target)
     except OSError as error:
         raise UserError(
@@ -90,7 +97,7 @@ def main_check(name: str, data_dir: str = "") -> int:
     columns = [c for c in ("path", "image", "mask", "fov", "second") if c in table]
     print(f"{name}: {len(table)} images under {dataset.root}")
     for keys, rows in table.groupby([c for c in ("split", "label") if c in table]):
-        print(f"  {' / '.join(keys)}: {len(rows)} images, {rows['group'].nunique()} groups")
+        print(f"  {' / '.join(filter(None, keys))}: {len(rows)} images, {rows['group'].nunique()} groups")
     faults, sizes, digests = [], Counter(), defaultdict(list)
     for column in columns:
         for path, split in zip(table[column], table["split"]):
@@ -100,7 +107,7 @@ def main_check(name: str, data_dir: str = "") -> int:
                     digests[hashlib.sha256(Path(path).read_bytes()).hexdigest()].append((split, path))
     print("  sizes: " + ", ".join(f"{w} × {h} ({n})" for (w, h), n in sizes.most_common(5))
           + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""))  # fmt: skip
-    if "mask" in table:
+    if "image" in table:  # of radiography, whose masks are smaller by design, the images are a "path"
         faults += _mask_sizes(table)
     copies = [found for found in digests.values() if len(found) > 1]
     across = [found for found in copies if len({split for split, _ in found}) > 1]
@@ -118,17 +125,18 @@ def _open_fully(path: str, sizes: Counter) -> list[str]:
             image.load()
             sizes[image.size] += 1
         return []
-    except (OSError, SyntaxError, ValueError):  # Pillow raises SyntaxError for some broken PNGs
+    except Exception:  # broken files fail in many ways
         return [f"{path}: not a readable image"]
 
 
 def _mask_sizes(table) -> list[str]:
     faults = []
     for row in table.itertuples():
-        for other in (row.mask, row.fov):
+        for other in filter(None, (row.mask, row.fov, row.second)):
             try:
-                if other and Image.open(other).size != Image.open(row.image).size:
-                    faults.append(f"{other}: another size than {row.image}")
-            except OSError:
-                pass  # an unreadable file is reported already
+                with Image.open(other) as mask, Image.open(row.image) as image:
+                    if mask.size != image.size:
+                        faults.append(f"{other}: another size than {row.image}")
+            except Exception:  # an unreadable file is reported already
+                continue
     return faults

@@ -33,8 +33,9 @@ class Card:
 
     def markdown(self) -> str:
         """The card as a Markdown table and a list of traps, for the head of a notebook."""
+        layout = self.layout.replace("|", " or ")  # a bar would end the cell of the table
         rows = {"Source": self.source, "Licence": self.licence, "Cite": self.citation,
-                "Images": self.counts, "Layout": f"`{self.layout}`"}  # fmt: skip
+                "Images": self.counts, "Layout": f"`{layout}`"}  # fmt: skip
         table = "\n".join(f"| **{key}** | {value} |" for key, value in rows.items())
         traps = "\n".join(f"- {trap}" for trap in self.traps)
         return f"### {self.title}\n\n| | |\n|---|---|\n{table}\n\n**Known traps**\n\n{traps}"
@@ -85,6 +86,49 @@ CARDS = {
                 "and the result says so.",
                 "Field-of-view masks read 0/255 or 3/253 depending on the copy; they are cut at 127.",
                 "Labels must be resized with nearest neighbour, or they stop being labels.",
+            ),
+        ),
+        Card(
+            name="radiography",
+            title="COVID-19 Radiography Database, four classes of chest X-rays",
+            source="Rahman, Chowdhury et al.; "
+            "kaggle.com/datasets/tawsifurrahman/covid19-radiography-database",
+            download="tawsifurrahman/covid19-radiography-database",
+            by_hand=(
+                "Log in at kaggle.com/datasets/tawsifurrahman/covid19-radiography-database and download it.",
+                "Unpack it and move COVID, Lung_Opacity, Normal and Viral Pneumonia to {folder}.",
+            ),
+            licence="see the Kaggle page; each source of the collection has its own",
+            citation="Rahman et al., Computers in Biology and Medicine 132:104319, 2021",
+            layout="COVID|Lung_Opacity|Normal|Viral Pneumonia / images|masks / *.png",
+            counts="21,165: COVID 3,616, lung opacity 6,012, normal 10,192, viral pneumonia 1,345; "
+            "299 × 299 pixels, masks 256 × 256",
+            traps=(
+                "The classes come from different hospitals and countries: a network can tell the hospital "
+                "by borders, markers and exposure, and never look at a lung.",
+                "Some pictures occur twice; patients are not named, so no split by patient is possible.",
+                "The viral pneumonias are Kermany's children, the COVID patients are adults.",
+            ),
+        ),
+        Card(
+            name="aoi",
+            title="Defects in automatic optical inspection, six classes",
+            source="AIdea (Industrial Technology Research Institute of Taiwan), aidea-web.tw, topic "
+            "'AOI defect classification'",
+            download=None,
+            by_hand=(
+                "Register at aidea-web.tw, join the topic on AOI defects and download its archive.",
+                "Unpack it and move train.csv, test.csv, train_images and test_images to {folder}.",
+            ),
+            licence="for participants of the AIdea topic; not redistributed here",
+            citation="AIdea, AOI defect classification, 2018",
+            layout="train_images|test_images / *.png, train.csv and test.csv (ID,Label)",
+            counts="2,528 to train on, 10,142 test images without labels; 512 × 512 pixels, grey",
+            traps=(
+                "The classes are unequal: 100 horizontal defects among 2,528. Accuracy hides rare classes, "
+                "macro F1 does not.",
+                "Several exposures may show one object: where groups.csv names them, splits go by object.",
+                "The test labels are hidden; predictions are scored by uploading submission.csv.",
             ),
         ),
     )
@@ -153,6 +197,11 @@ def load(name: str, source: str = "sample", data_dir: str = "", by_cause: bool =
     root = find(name, source, data_dir)
     if name == "drive":
         return Dataset(name, source, root, read_drive(root), CARDS[name])
+    if name == "radiography":
+        table = read_radiography(root)
+        return Dataset(name, source, root, table, CARDS[name], tuple(sorted(table["label"].unique())))
+    if name == "aoi":
+        return Dataset(name, source, root, read_aoi(root), CARDS[name], AOI_CLASSES)
     table = read_class_folders(root, patient=chest_patient if name == "chest_xray" else None)
     if by_cause:
         table["label"] = [chest_cause(p, label) for p, label in zip(table["path"], table["label"])]
@@ -199,6 +248,11 @@ def read_class_folders(root: Path, patient=None) -> pd.DataFrame:
                     patient(file.name) if patient else grouped.get(file.name, f"{split}/{label}/{file.name}")
                 )
                 rows.append((str(file), label, str(group), split))
+    if grouped and not patient and not any(Path(path).name in grouped for path, *_ in rows):
+        raise UserError(
+            f"{root / 'groups.csv'}: its ID {next(iter(grouped))} and all others name no image; IDs are file "
+            f"names such as {Path(rows[0][0]).name}."
+        )
     return pd.DataFrame(rows, columns=["path", "label", "group", "split"])
 
 
@@ -212,10 +266,79 @@ def _read_groups(root: Path) -> dict[str, str]:
     file = root / "groups.csv"
     if not file.is_file():
         return {}
-    table = pd.read_csv(file, dtype=str)
+    try:
+        table = pd.read_csv(file, dtype=str)
+    except ValueError as error:  # what pandas raises for an empty or broken table, or one not in UTF-8
+        raise UserError(f'{file}: not a readable table; expected CSV with the columns "ID,group".') from error
     if list(table.columns[:2]) != ["ID", "group"]:
         raise UserError(f'{file}: expected the columns "ID,group", found "{",".join(table.columns)}".')
+    table = table.dropna(subset=["ID", "group"])  # no group is given: the image stands for itself
     return dict(zip(table["ID"], table["group"]))
+
+
+def read_radiography(root: Path) -> pd.DataFrame:
+    """Read `<class>/images/*` into columns path, label, mask, group, split.
+
+    mask: the file of the same name in `<class>/masks`, "" where there is none. Every image is a group
+    of its own unless `groups.csv` says otherwise; split is "train" throughout: the set has no other.
+    """
+    classes = [f.name for f in sorted(root.iterdir()) if (f / "images").is_dir()]
+    if len(classes) < 2:
+        raise UserError(
+            f"radiography: {len(classes)} class folder(s) with images/ under {root}. Expected "
+            f"{CARDS['radiography'].layout}; {_how_to_get('radiography')}."
+        )
+    grouped = _read_groups(root)
+    rows = []
+    for label in classes:
+        files = images_in(root / label / "images")
+        if not files:
+            raise UserError(
+                f"radiography: no images under {root / label / 'images'}; {_how_to_get('radiography')}."
+            )
+        for file in files:
+            mask = root / label / "masks" / file.name
+            group = grouped.get(file.name, f"{label}/{file.name}")
+            rows.append((str(file), label, str(mask) if mask.is_file() else "", group, "train"))
+    return pd.DataFrame(rows, columns=["path", "label", "mask", "group", "split"])
+
+
+AOI_CLASSES = ("normal", "void", "horizontal defect", "vertical defect", "edge defect", "particle")
+
+
+def read_aoi(root: Path) -> pd.DataFrame:
+    """Read AIdea's layout into columns id, path, label, group, split ("train", "test").
+
+    Labels are names of `AOI_CLASSES`, "" for the test images, whose labels are hidden. Without
+    `groups.csv` (ID, group) every image is a group of its own.
+    Raises UserError for a missing list, a listed image that is not there, and a label out of range.
+    """
+    grouped = _read_groups(root)
+    rows = []
+    for split in ("train", "test"):
+        file = root / f"{split}.csv"
+        if not file.is_file():
+            if split == "test":
+                continue
+            raise UserError(
+                f"aoi: no {file}; expected columns ID,Label. See data/README.md for how to get it."
+            )
+        listed = pd.read_csv(file, dtype=str, keep_default_na=False)
+        if list(listed.columns[:1]) != ["ID"] or (split == "train" and "Label" not in listed):
+            raise UserError(f'{file}: expected the columns "ID,Label", found "{",".join(listed.columns)}".')
+        labels = listed["Label"] if split == "train" else [""] * len(listed)
+        for name, label in zip(listed["ID"], labels):
+            path = root / f"{split}_images" / name
+            if not path.is_file():
+                raise UserError(
+                    f"{file}: lists {name}, which is not in {path.parent}; add it or remove its row."
+                )
+            if split == "train":
+                if label not in ("0", "1", "2", "3", "4", "5"):
+                    raise UserError(f'{file}: the label of {name} is "{label}"; expected 0 to 5.')
+                label = AOI_CLASSES[int(label)]
+            rows.append((name, str(path), label, grouped.get(name, f"{split}/{name}"), split))
+    return pd.DataFrame(rows, columns=["id", "path", "label", "group", "split"])
 
 
 def chest_patient(file_name: str) -> str:

@@ -139,7 +139,7 @@ def grouped_folds(table: pd.DataFrame, folds: int, seed: int) -> list[tuple[np.n
 
 
 def grouped_split(table: pd.DataFrame, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers for training and validation: one of `folds` equal parts is held out (see `grouped_folds`)."""
+    """Row numbers for training and validation: the first of the `grouped_folds`."""
     return grouped_folds(table, folds, seed)[0]
 
 

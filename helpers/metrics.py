@@ -49,7 +49,8 @@ def classification(probabilities, labels, threshold: float = 0.5) -> dict[str, f
 def auc(probabilities, labels) -> float:
     """Area under the ROC curve: nan where a class is absent.
 
-    probabilities: (N,) or (N, 2) scores of the positive class, or (N, classes): one against the rest, averaged.
+    probabilities: (N,) or (N, 2) scores of the positive class, or (N, classes): one against the rest,
+    averaged.
     """
     scores, labels = _array(probabilities), _array(labels)
     if scores.ndim == 1:

@@ -128,7 +128,10 @@ def confusion(labels, predicted, classes: Sequence[str], title: str) -> Figure:
 
 
 def roc_pr(curves: dict[str, tuple], title: str, threshold: float | None = None) -> Figure:
-    """ROC and precision–recall curves. curves: {name: (scores, labels)}; a dot marks `threshold` on the first."""
+    """ROC and precision–recall curves; a dot marks `threshold` on the first.
+
+    curves: {name: (scores, labels)}, scores (N,) of the positive class, labels (N,) 0 or 1.
+    """
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.6))
     for number, ((name, (scores, labels)), style) in enumerate(
         zip(curves.items(), ("-", "--", ":", "-.") * 3)

@@ -6,8 +6,11 @@ are read and what the outputs mean.
 """
 
 import csv
+import io
 import json
+import logging
 import warnings
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from torch.nn import functional as F
 
 from helpers import loaders, plots, segmentation
 from helpers.errors import UserError
-from helpers.files import atomic_open
+from helpers.files import atomic_open, is_whole_archive
 
 
 @dataclass
@@ -41,20 +44,23 @@ class Settings:
 
 
 def save(results_dir: Path, model: nn.Module, example: Tensor, settings: Settings) -> None:
-    """Export a model's network (eval mode, fp32) to `predictor/` in a results folder.
+    """Export a model's network (eval mode, fp32, for the CPU) to `predictor/` in a results folder.
 
-    example: a batch of preprocessed inputs on the model's device, (N, C, H, W), N at least 2; the batch
-    size stays free, and in segmentation also height and width (multiples of `settings.multiple`).
+    example: a batch of preprocessed inputs, (N, C, H, W), N at least 2; the batch size stays free, and
+    in segmentation also height and width (multiples of `settings.multiple`).
     """
     shape = {0: torch.export.Dim.AUTO}
     if settings.task == "segmentation":
         shape |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    mode = model.training
-    program = torch.export.export(model.eval(), (example,), dynamic_shapes=(shape,))
-    model.train(mode)
-    with atomic_open(results_dir / "predictor" / "model.pt2", "wb") as handle, warnings.catch_warnings():
+    # A program keeps the device it was made on; the reader of this file may have no GPU.
+    network = deepcopy(model).cpu().eval()
+    program = torch.export.export(network, (example.cpu(),), dynamic_shapes=(shape,))
+    buffer = io.BytesIO()  # straight to a full disk, torch's writer would hide the reason in its own error
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of tensors that share memory, which is harmless here
-        torch.export.save(program, handle)
+        torch.export.save(program, buffer)
+    with atomic_open(results_dir / "predictor" / "model.pt2", "wb") as handle:
+        handle.write(buffer.getbuffer())
     with atomic_open(results_dir / "predictor" / "predictor.json") as handle:
         json.dump(asdict(settings), handle, indent=2, ensure_ascii=False)
 
@@ -62,14 +68,18 @@ def save(results_dir: Path, model: nn.Module, example: Tensor, settings: Setting
 def load(results_dir: Path) -> tuple[nn.Module, Settings]:
     """The network and settings of a finished run. UserError where the folder holds none or it is damaged."""
     folder = Path(results_dir) / "predictor"
+    for name in ("predictor.json", "model.pt2"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{results_dir}: holds no predictor/{name}; give the folder of a finished run of notebook 01 "
+                "or 04, for instance results/drive_unet."
+            )
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # its stack would bury the one sentence
     try:
+        if not is_whole_archive(folder / "model.pt2"):
+            raise ValueError("checksum")
         settings = Settings(**json.loads((folder / "predictor.json").read_text(encoding="utf-8")))
         return torch.export.load(folder / "model.pt2").module(), settings
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{results_dir}: holds no predictor/{Path(error.filename or 'model.pt2').name}; give the folder of "
-            "a finished run of notebook 01 or 04, for instance results/drive_unet."
-        ) from error
     except Exception as error:  # a damaged archive fails in many ways, all with the same mend
         raise UserError(f"{folder}: the saved predictor is damaged; run the notebook again.") from error
 
@@ -92,6 +102,7 @@ def main(results_dir: str, images: list[str], out: str = "") -> int:
             raise UserError(
                 f"{path}: another image has the same name; predict them into different folders (--out)."
             )
+        loaders.decode([path], None, settings.mode, cache=False)
     work = classify if settings.task == "classification" else segment
     rows = [{"image": path, **work(model, settings, path, folder)} for path in images]
     with atomic_open(folder / "predictions.csv") as handle:
@@ -105,7 +116,7 @@ def main(results_dir: str, images: list[str], out: str = "") -> int:
 @torch.inference_mode()
 def classify(model: nn.Module, settings: Settings, path: str, folder: Path) -> dict:
     """Class and probabilities of one image; writes an occlusion overlay."""
-    image = loaders.decode([path], tuple(settings.size), settings.mode).float() / 255
+    image = loaders.decode([path], tuple(settings.size), settings.mode, cache=False).float() / 255
     probabilities = model(image).softmax(1)[0]
     if len(settings.classes) == 2:
         chosen = int(probabilities[1] >= settings.threshold)
@@ -139,7 +150,7 @@ def occlusion(model: nn.Module, image: Tensor, chosen: int, cells: int = 8) -> T
 @torch.inference_mode()
 def segment(model: nn.Module, settings: Settings, path: str, folder: Path) -> dict:
     """Share of vessel pixels in one image; writes probability, mask and overlay."""
-    image = loaders.decode([path], None, settings.mode)
+    image = loaders.decode([path], None, settings.mode, cache=False)
     inside = field_of_view(image)
     probability = segmentation.predict_whole(
         model, loaders.standardize(image, inside), settings.multiple, flips=True
@@ -148,7 +159,7 @@ def segment(model: nn.Module, settings: Settings, path: str, folder: Path) -> di
     stem = folder / Path(path).stem
     _save_image(stem.with_name(f"{stem.name}_probability.png"), probability.numpy())
     _save_image(stem.with_name(f"{stem.name}_mask.png"), mask.astype(float))
-    base = plots.picture(image[0]) / 255
+    base = _colours(image[0])
     overlay = np.where(mask[..., None], 0.35 * base + 0.65 * np.array([0.34, 0.71, 0.91]), base)
     _save_image(stem.with_name(f"{stem.name}_overlay.png"), overlay)
     return {"vessel_share": f"{mask.sum() / max(int(inside.sum()), 1):.4f}"}
@@ -172,9 +183,15 @@ def _heat(image: Tensor, heat: Tensor) -> np.ndarray:
     """An image (C, H, W) with a coarse heat map over it, orange where the prediction rests."""
     heat = F.interpolate(heat.clamp_min(0)[None, None], image.shape[1:], mode="bilinear")[0, 0]
     heat = (heat / heat.max().clamp_min(0.05))[..., None].numpy() * 0.6  # under .05 nothing really mattered
-    base = plots.picture(image)
-    base = np.repeat(base[..., None], 3, axis=-1) if base.ndim == 2 else base
+    base = _colours(image)
     return base * (1 - heat) + heat * np.array([0.90, 0.62, 0.0])
+
+
+def _colours(image: Tensor) -> np.ndarray:
+    """An image (C, H, W), uint8 or floats in [0, 1], as (H, W, 3) floats in [0, 1]."""
+    base = plots.picture(image)
+    base = base / 255 if base.dtype == np.uint8 else base
+    return np.repeat(base[..., None], 3, axis=-1) if base.ndim == 2 else base
 
 
 def _save_image(path: Path, values: np.ndarray) -> None:

@@ -150,13 +150,14 @@ class Run:
             return saved["metrics"]
         except (RuntimeError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self.best_file}: does not fit this model ({_reason(error)}); train again with resume=False."
+                f"{self.best_file}: does not fit this model ({_reason(error)}); "
+                "train again with resume=False."
             ) from error
 
     def _close(self, epoch: Epoch) -> None:
         row = {"epoch": epoch.number, **epoch.averages()}
         if self.monitor and self.monitor not in row:
-            raise KeyError(f'{self.name}: monitors "{self.monitor}", but epoch.log was given {list(row)}')
+            raise ValueError(f'{self.name}: monitors "{self.monitor}", but epoch.log was given {list(row)}')
         self.rows.append(row)
         if self._is_best(row):
             self.best_epoch = epoch.number
@@ -258,7 +259,7 @@ def train_epoch(model: nn.Module, batches: Batches, criterion: Callable, optimiz
     for inputs, *targets in batches:
         with runtime.current().autocast():
             outputs = model(inputs)
-            loss = criterion(outputs, *targets)
+        loss = criterion(outputs.float(), *targets)  # sums of many small terms need fp32
         value = loss.item()
         batches.epoch.require_finite("train_loss", value)
         optimizer.zero_grad(set_to_none=True)
