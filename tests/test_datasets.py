@@ -1,0 +1,253 @@
+"""Layouts on disk become tables; what is missing is named."""
+
+import os
+
+import pytest
+from tiny_images import write_chest, write_classes, write_drive, write_image
+
+from helpers import datasets
+from helpers.errors import UserError
+
+
+def test_every_card_has_a_head_for_its_notebook():
+    for name, card in datasets.CARDS.items():
+        assert card.name == name
+        text = card.markdown()
+        assert card.licence in text
+        assert all(trap in text for trap in card.traps)
+        assert all(line.startswith("|") for line in text.split("\n\n")[1].splitlines())
+
+
+@pytest.mark.parametrize(
+    ("file", "patient"),
+    [
+        ("person12_bacteria_34.jpeg", "person12"),
+        ("person1_virus_6.jpeg", "person1"),
+        ("IM-0115-0001.jpeg", "IM-0115"),
+        ("IM-0115-0001-0002.jpeg", "IM-0115"),
+        ("NORMAL2-IM-1427-0001.jpeg", "NORMAL2-IM-1427"),
+        ("another.jpeg", "another"),
+    ],
+)
+def test_the_patient_stands_in_the_file_name(file, patient):
+    assert datasets.chest_patient(file) == patient
+
+
+def test_the_cause_stands_in_the_file_name():
+    assert datasets.chest_cause("a/IM-0115-0001.jpeg", "NORMAL") == "NORMAL"
+    assert datasets.chest_cause("a/person1_virus_6.jpeg", "PNEUMONIA") == "VIRUS"
+    assert datasets.chest_cause("a_virus_b/person1_bacteria_6.jpeg", "PNEUMONIA") == "BACTERIA"
+    with pytest.raises(UserError, match=r"other\.jpeg: the file name tells no cause"):
+        datasets.chest_cause("other.jpeg", "PNEUMONIA")
+
+
+def test_chest_xray_has_a_row_an_image_and_groups_by_patient(tmp_path):
+    write_chest(tmp_path / "chest_xray")
+    (tmp_path / "chest_xray" / "train" / ".DS_Store").write_text("")
+    (tmp_path / "chest_xray" / "train" / "NORMAL" / "._IM-0000-0001.jpeg").write_text("")
+    data = datasets.load("chest_xray", "real", str(tmp_path))
+    assert data.classes == ("NORMAL", "PNEUMONIA")
+    assert data.table.groupby(["split", "label"]).size().to_dict() == {
+        (split, label): count
+        for split in ("train", "val", "test")
+        for label, count in (("NORMAL", 2), ("PNEUMONIA", 4))
+    }
+    assert data.table["group"].nunique() == 4
+    assert all(os.path.isabs(path) for path in data.table["path"])
+    assert data.note == ""
+    causes = datasets.load("chest_xray", "real", str(tmp_path), by_cause=True)
+    assert causes.classes == ("BACTERIA", "NORMAL", "VIRUS")
+
+
+def test_drive_joins_files_by_their_number(tmp_path):
+    data = datasets.load("drive", "real", str(write_drive(tmp_path / "drive").parent))
+    assert data.table["id"].tolist() == ["21", "22", "23", "01", "02"]
+    row = data.table.iloc[3]
+    for column, file in {
+        "image": "images/01_test.tif", "mask": "1st_manual/01_manual1.gif",
+        "fov": "mask/01_test_mask.gif", "second": "2nd_manual/01_manual2.gif",
+    }.items():  # fmt: skip
+        assert row[column] == str(tmp_path / "drive" / "test" / file)
+    assert data.table["second"][0] == ""
+    assert data.table["group"].is_unique
+
+
+def test_drive_may_lack_the_labels_of_its_test_part_and_the_part_itself(tmp_path):
+    root = write_drive(tmp_path / "drive")
+    for file in (root / "test" / "1st_manual").iterdir():
+        file.unlink()
+    assert datasets.read_drive(root)["mask"].tolist()[3:] == ["", ""]
+    assert len(datasets.read_drive(write_drive(tmp_path / "other", test=()))) == 3
+
+
+@pytest.mark.parametrize("missing", ["training/1st_manual/22_manual1.gif", "test/mask/01_test_mask.gif"])
+def test_an_image_without_a_partner_is_named(tmp_path, missing):
+    root = write_drive(tmp_path / "drive")
+    (root / missing).unlink()
+    number = missing.split("/")[-1][:2]
+    with pytest.raises(UserError, match=rf"{number}_\w+\.tif has no partner {number}_… in .*{missing[:6]}"):
+        datasets.read_drive(root)
+
+
+def test_an_empty_class_folder_is_named_with_the_mend(tmp_path):
+    root = write_chest(tmp_path / "chest_xray")
+    for file in (root / "test" / "NORMAL").iterdir():
+        file.unlink()
+    with pytest.raises(UserError) as caught:
+        datasets.load("chest_xray", "real", str(tmp_path))
+    message = str(caught.value)
+    assert str(root / "test" / "NORMAL") in message
+    assert "NORMAL, PNEUMONIA" in message
+    assert "data get chest_xray" in message
+
+
+def test_a_class_that_one_split_lacks_is_named(tmp_path):
+    write_classes(tmp_path / "pets", {"train/cat": 1, "train/dog": 1, "test/cat": 1})
+    with pytest.raises(UserError, match=r"pets: no images under .*dog"):
+        datasets.load("pets", "real", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["chest_xray", "drive", "pets"])
+def test_real_data_that_is_not_there_is_named_with_place_and_mend(tmp_path, name):
+    with pytest.raises(UserError) as caught:
+        datasets.load(name, "real", str(tmp_path))
+    message = str(caught.value)
+    assert str(tmp_path / name) in message
+    assert 'source="sample"' in message
+    if name in datasets.CARDS:
+        assert datasets.CARDS[name].layout in message
+        assert f"data get {name}" in message
+    else:
+        assert "one subfolder a class" in message
+
+
+def test_a_drive_folder_without_images_is_named(tmp_path):
+    (tmp_path / "drive").mkdir()
+    with pytest.raises(UserError, match=r"no images under .*images\. Expected 21_training\.tif"):
+        datasets.load("drive", "real", str(tmp_path))
+
+
+def test_unknown_sources_and_samples_are_named(cache):
+    with pytest.raises(UserError, match='source "reel" is unknown; use "sample" or "real"'):
+        datasets.load("drive", "reel")
+    with pytest.raises(UserError, match='"drove"; did you mean "drive"'):
+        datasets.load("drove", "sample")
+
+
+def test_class_folders_need_no_card_and_no_splits(tmp_path):
+    write_classes(tmp_path / "pets", {"cat": 2, "dog": 1, "owl": 1})
+    data = datasets.load("pets", "real", str(tmp_path))
+    assert data.classes == ("cat", "dog", "owl")
+    assert data.card is None
+    assert data.table["split"].tolist() == ["train"] * 4
+    assert data.table["group"].is_unique
+
+
+def test_class_folders_may_lie_in_splits(tmp_path):
+    write_classes(
+        tmp_path / "pets", {f"{split}/{pet}": 1 for split in ("train", "test") for pet in ("cat", "dog")}
+    )
+    table = datasets.load("pets", "real", str(tmp_path)).table
+    assert table["split"].tolist() == ["train", "train", "test", "test"]
+    assert table["group"].is_unique  # files of one name in two folders are not one patient
+
+
+def test_one_class_is_none(tmp_path):
+    write_classes(tmp_path / "pets", {"cat": 2})
+    with pytest.raises(UserError, match="found 1 class folder"):
+        datasets.load("pets", "real", str(tmp_path))
+
+
+def test_groups_csv_tells_which_images_belong_together(tmp_path):
+    root = write_classes(tmp_path / "pets", {"cat": 3, "dog": 1})
+    (root / "groups.csv").write_text("ID,group\n0.png,tom\n2.png,tom\n1.png,\n")
+    table = datasets.load("pets", "real", str(tmp_path)).table
+    assert table["group"].tolist() == ["tom", "train/cat/1.png", "tom", "tom"]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"name,group\n0.png,1\n", 'expected the columns "ID,group", found "name,group"'),
+        (b"", "not a readable table"),
+        (b"ID,group\n\xff\xfe,1\n", "not a readable table"),
+        (b"ID,group\n0,tom\n", r"its ID 0 and all others name no image; .* such as 0\.png"),
+    ],
+)
+def test_a_groups_csv_that_would_group_nothing_is_refused(tmp_path, content, named):
+    root = write_classes(tmp_path / "pets", {"cat": 1, "dog": 1})
+    (root / "groups.csv").write_bytes(content)
+    with pytest.raises(UserError, match=named):
+        datasets.load("pets", "real", str(tmp_path))
+
+
+def test_the_fingerprint_follows_the_files_not_their_place(tmp_path):
+    def fingerprint(folder: str = "one") -> str:
+        return datasets.load("pets", "real", str(tmp_path / folder)).fingerprint()
+
+    for folder in ("one", "two"):
+        write_classes(tmp_path / folder / "pets", {"cat": 2, "dog": 1})
+    first = fingerprint()
+    assert first == fingerprint("two")
+    file = tmp_path / "one" / "pets" / "cat" / "1.png"
+    file.rename(file.with_name("2.png"))
+    renamed = fingerprint()
+    write_image(file.with_name("2.png"), size=(20, 20))
+    resized = fingerprint()
+    write_image(file)
+    assert len({first, renamed, resized, fingerprint()}) == 4
+
+
+def test_what_run_json_tells_of_a_dataset(tmp_path):
+    data = datasets.load("drive", "real", str(write_drive(tmp_path / "drive").parent))
+    assert data.about() == {
+        "name": "drive", "source": "real", "images": 5, "fingerprint": data.fingerprint()
+    }  # fmt: skip
+    assert len(data.fingerprint()) == 12
+
+
+def write_aoi(root):
+    for number in range(3):
+        write_image(root / "train_images" / f"train_{number}.png", seed=number)
+    write_image(root / "test_images" / "test_0.png")
+    (root / "train.csv").write_text("ID,Label\ntrain_0.png,0\ntrain_1.png,5\ntrain_2.png,2\n")
+    (root / "test.csv").write_text("ID,Label\ntest_0.png,\n")
+    return root
+
+
+def test_aoi_reads_its_lists(tmp_path):
+    write_aoi(tmp_path / "aoi")
+    data = datasets.load("aoi", "real", str(tmp_path))
+    assert data.table["label"].tolist() == ["normal", "particle", "horizontal defect", ""]
+    assert data.table["split"].tolist() == ["train", "train", "train", "test"]
+    assert data.classes == datasets.AOI_CLASSES
+    data.about()
+
+
+@pytest.mark.parametrize(
+    ("list_", "named"),
+    [
+        ("ID,Label\ntrain_0.png,6\n", "6"),
+        ("ID,Label\ntrain_0.png,x\n", "x"),
+        ("ID,Label\ntrain_9.png,0\n", r"lists train_9\.png"),
+        ("name,Label\ntrain_0.png,0\n", 'found "name,Label"'),
+    ],
+)
+def test_wrong_lists_of_aoi_are_named(tmp_path, list_, named):
+    (write_aoi(tmp_path / "aoi") / "train.csv").write_text(list_)
+    with pytest.raises(UserError, match=rf"train\.csv.*{named}"):
+        datasets.load("aoi", "real", str(tmp_path))
+
+
+def test_radiography_has_masks_where_there_are_any(tmp_path):
+    root = tmp_path / "radiography"
+    for label in ("COVID", "Viral Pneumonia"):
+        write_image(root / label / "images" / f"{label}-1.png")
+    write_image(root / "COVID" / "masks" / "COVID-1.png")
+    data = datasets.load("radiography", "real", str(tmp_path))
+    assert data.classes == ("COVID", "Viral Pneumonia")
+    assert data.table["mask"].tolist() == [str(root / "COVID" / "masks" / "COVID-1.png"), ""]
+    data.about()
+    (root / "COVID" / "images" / "COVID-1.png").unlink()
+    with pytest.raises(UserError, match="radiography: no images under"):
+        datasets.load("radiography", "real", str(tmp_path))
