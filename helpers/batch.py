@@ -153,7 +153,7 @@ def clear(folder: Path, keep_checkpoints: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             if path.is_dir():
-                if path.name in ("figures", "predictor") or (
+                if path.name in ("figures", "predictor", "predicted") or (
                     path.name == "checkpoints" and not keep_checkpoints
                 ):
                     shutil.rmtree(path)

@@ -100,19 +100,26 @@ def main_check(name: str, data_dir: str = "") -> int:
         print(f"  {' / '.join(filter(None, keys))}: {len(rows)} images, {rows['group'].nunique()} groups")
     faults, sizes, digests = [], Counter(), defaultdict(list)
     for column in columns:
-        for path, split in zip(table[column], table["split"]):
+        for path, row in zip(table[column], table.itertuples()):
             if path:
                 faults += _open_fully(path, sizes if column in ("path", "image") else Counter())
                 if column in ("path", "image"):
-                    digests[hashlib.sha256(Path(path).read_bytes()).hexdigest()].append((split, path))
+                    digests[hashlib.sha256(Path(path).read_bytes()).hexdigest()].append((path, row))
     print("  sizes: " + ", ".join(f"{w} × {h} ({n})" for (w, h), n in sizes.most_common(5))
           + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""))  # fmt: skip
     if "image" in table:  # of radiography, whose masks are smaller by design, the images are a "path"
         faults += _mask_sizes(table)
     copies = [found for found in digests.values() if len(found) > 1]
-    across = [found for found in copies if len({split for split, _ in found}) > 1]
-    print(f"  exact duplicates: {len(copies)} sets, {len(across)} of them across splits")
-    faults += ["the same picture in two splits: " + ", ".join(p for _, p in found) for found in across]
+
+    def across(column: str) -> list[str]:
+        """The sets of copies that differ in a column, as text."""
+        differing = (found for found in copies if len({getattr(row, column, "") for _, row in found}) > 1)
+        return [", ".join(path for path, _ in found) for found in differing]
+
+    print(f"  exact duplicates: {len(copies)} sets, {len(across('split'))} of them across splits, "
+          f"{len(across('group'))} across groups")  # fmt: skip
+    faults += [f"the same picture in two splits: {paths}" for paths in across("split")]
+    faults += [f"the same picture under two labels: {paths}" for paths in across("label")]
     for fault in faults:
         print(f"  fault: {fault}")
     print(f"  {len(faults)} fault(s)")

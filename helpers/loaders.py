@@ -44,7 +44,8 @@ def decode(
 def decode_masks(paths: Sequence[str], like: Sequence[str], size: tuple[int, int] | None = None) -> Tensor:
     """Read masks once: uint8, (N, 1, height, width), values 0 or 1 (files are cut at 127).
 
-    like: the images that the masks belong to; a mask of another size raises UserError naming both.
+    like: the images that the masks belong to; a mask of another size raises UserError naming both, one
+    that holds 0 and 1 instead of 0 and 255 raises UserError too.
     Resizing uses nearest neighbour: a mixture of two labels is not a label.
     """
 
@@ -57,7 +58,11 @@ def decode_masks(paths: Sequence[str], like: Sequence[str], size: tuple[int, int
                     f"{path}: the mask is {mask_size[0]} × {mask_size[1]} pixels, its image {image} is "
                     f"{image_size[0]} × {image_size[1]}; replace the mask by one of the image's size."
                 )
-        return (_decode_all(paths, size, "L", Image.Resampling.NEAREST) > 127).to(torch.uint8)
+        masks = _decode_all(paths, size, "L", Image.Resampling.NEAREST)
+        for path, mask in zip(paths, masks):
+            if mask.max() == 1:  # cut at 127, nothing would be left of it
+                raise UserError(f"{path}: the mask's values are 0 and 1; write them as 0 and 255.")
+        return (masks > 127).to(torch.uint8)
 
     # The images are part of the name: when one of them changes, the sizes are compared again.
     return _cached(read, [*paths, *like], size, "mask")
@@ -287,11 +292,12 @@ def standardize(images: Tensor, inside: Tensor | None = None) -> Tensor:
     """
     images = images.float()
     weight = torch.ones_like(images[:, :1]) if inside is None else inside.float()
+    total = weight.sum((2, 3), keepdim=True).clamp_min(1)
 
     def average(values: Tensor) -> Tensor:
-        # In fp64: over a million pixels fp32 sums round so much that a flat image has a deviation.
-        total = values.sum((2, 3), keepdim=True, dtype=torch.float64)
-        return (total / weight.sum((2, 3), keepdim=True, dtype=torch.float64).clamp_min(1)).float()
+        return (values * weight).sum((2, 3), keepdim=True) / total
 
-    centred = (images - average(images * weight)) * weight
+    centred = images - average(images)
+    # Twice: a sum over a million pixels is rounded, and a flat image would keep a deviation.
+    centred = (centred - average(centred)) * weight
     return centred / average(centred.square()).sqrt().clamp_min(1e-6)

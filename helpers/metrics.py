@@ -3,9 +3,10 @@
 Every metric is computed over all samples at once, never averaged over batches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.stats import rankdata
 from sklearn import metrics as sk
 from torch import Tensor
@@ -44,6 +45,27 @@ def classification(probabilities, labels, threshold: float = 0.5) -> dict[str, f
     if two:
         result["specificity"] = np.mean(predicted[labels == 0] == 0) if (labels == 0).any() else np.nan
     return {name: float(value) for name, value in result.items()}
+
+
+def macro_f1(labels, predicted) -> float:
+    """F1 of each class, averaged with equal weight: a rare class counts like a frequent one.
+
+    labels, predicted: (N,) integers. A class that occurs in neither is left out, as in a resample
+    without its images.
+    """
+    return float(sk.f1_score(_array(labels), _array(predicted), average="macro", zero_division=0))
+
+
+def per_class(labels, predicted, classes: Sequence[str]) -> pd.DataFrame:
+    """Precision, recall, F1 and number of images of each class: a row a class.
+
+    labels, predicted: (N,) integers; classes: their names. What is undefined (nothing predicted, no
+    images) is 0.
+    """
+    values = sk.precision_recall_fscore_support(
+        _array(labels), _array(predicted), labels=range(len(classes)), zero_division=0
+    )
+    return pd.DataFrame(dict(zip(("precision", "recall", "F1", "images"), values)), index=list(classes))
 
 
 def auc(probabilities, labels) -> float:

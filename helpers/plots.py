@@ -164,7 +164,7 @@ def segmentation(image, probability, truth, inside, threshold: float, title: str
     """
     inside = np.asarray(inside).astype(bool)
     probability, truth = np.asarray(probability) * inside, np.asarray(truth).astype(bool) & inside
-    fig, axes = plt.subplots(1, 4, figsize=(12, 3.5))
+    fig, axes = plt.subplots(1, 4, figsize=(11, 3.6))
     axes[0].imshow(picture(image))
     axes[1].imshow(probability, vmin=0, vmax=1)
     axes[2].imshow(truth)

@@ -38,9 +38,16 @@ class Result:
         return self.batch["run"]
 
     @property
+    def headline_name(self) -> str:
+        """What runs.yaml asks for; where test labels are missing, the same metric on validation data."""
+        name = self.batch["headline"]
+        on_validation = name.replace("test_", "val_", 1)
+        return on_validation if name not in self.metrics and on_validation in self.metrics else name
+
+    @property
     def headline(self) -> tuple[float | None, float | None, float | None]:
         """The headline metric and its interval's ends; None where the run did not record them."""
-        name = self.batch["headline"]
+        name = self.headline_name
         return tuple(self.metrics.get(key) for key in (name, f"{name}_low", f"{name}_high"))
 
     @property
@@ -86,9 +93,7 @@ class Result:
     def facts(self) -> list[str]:
         """What the terminal shows of it: the headline with its interval, and how many claims hold."""
         value, low, high = self.headline
-        facts = (
-            [f"{self.batch['headline']} {number(value)}{interval(low, high)}"] if value is not None else []
-        )
+        facts = [f"{self.headline_name} {number(value)}{interval(low, high)}"] if value is not None else []
         if self.claims:
             facts.append(f"{sum(self.claims.values())} of {len(self.claims)} claims hold")
         return facts
@@ -98,6 +103,7 @@ class Result:
         value, low, high = self.headline
         fields = {key: self.batch[key] for key in SUMMARY if key in self.batch}
         return fields | {
+            "headline": self.headline_name,
             "value": value,
             "low": low,
             "high": high,

@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from skimage.morphology import skeletonize
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
+
+from helpers import metrics
 
 
 def scores(true_positive, false_positive, false_negative, true_negative) -> dict[str, float]:
@@ -72,10 +73,7 @@ def per_image(probabilities, truth, inside, threshold: float, ids=None) -> pd.Da
 
 def _auc(probabilities, truth, inside) -> float:
     chosen = inside.astype(bool)
-    labels = truth[chosen]
-    if labels.all() or not labels.any():  # one class only, or no pixel at all
-        return float("nan")
-    return float(roc_auc_score(labels, probabilities[chosen]))
+    return metrics.auc(probabilities[chosen], truth[chosen])
 
 
 def dice_threshold(probabilities, truth, inside, candidates=None) -> float:

@@ -112,6 +112,8 @@ class Run:
 
     def __iter__(self) -> Iterator[Epoch]:
         done = len(self.rows)
+        for leftover in self.resume_file.parent.glob(f".{self.name}.*.part"):
+            leftover.unlink(missing_ok=True)  # of a write that was killed
         if not done:  # killed in its first epoch, this run must not resume from an earlier one's end
             self.resume_file.unlink(missing_ok=True)
         if self._random:  # not earlier: cells between Run(…) and its loop may have drawn numbers
