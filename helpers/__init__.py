@@ -7,6 +7,6 @@ Modules stand in floors, each importing only from floors below it:
 3  training, features   epochs with checkpoints, fit, evaluate; features of a frozen backbone, kept
 2  loaders, models      images decoded once, transforms, splits; blocks used by several notebooks
    backbones, predictor pretrained networks; a trained model as a file that predicts
-1  datasets, weights, losses, metrics, segmentation, baselines
+1  datasets, cards, readers, weights, losses, metrics, segmentation, baselines
 0  runtime, files, errors, parameters, samples
 """

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from helpers import datasets, runtime
+from helpers import datasets, readers, runtime
+from helpers.cards import CARDS, Card
 from helpers.errors import UserError
 
 
 def main_list(data_dir: str = "") -> int:
     """Print every card in short and whether the dataset is present; returns the exit status."""
     root = runtime.data_root(data_dir)
-    for card in datasets.CARDS.values():
+    for card in CARDS.values():
         present = "present" if (root / card.name).is_dir() else "not present"
         print(f"{card.name}: {card.title}\n  {present} at {root / card.name}")
         print(f"  {card.counts}\n  layout: {card.layout}\n  licence: {card.licence}\n  source: {card.source}")
@@ -23,11 +24,11 @@ def main_list(data_dir: str = "") -> int:
     return 0
 
 
-def card_named(name: str) -> datasets.Card:
+def card_named(name: str) -> Card:
     """The card of a dataset; UserError with the known names for any other."""
-    if name not in datasets.CARDS:
-        raise UserError(f'dataset "{name}" is unknown; known are {", ".join(datasets.CARDS)}.')
-    return datasets.CARDS[name]
+    if name not in CARDS:
+        raise UserError(f'dataset "{name}" is unknown; known are {", ".join(CARDS)}.')
+    return CARDS[name]
 
 
 def main_get(name: str, data_dir: str = "") -> int:
@@ -94,11 +95,17 @@ def main_check(name: str, data_dir: str = "") -> int:
     """
     dataset = datasets.load(name, "real", data_dir)  # a missing partner or an empty class ends here
     table = dataset.table
-    columns = [c for c in ("path", "image", "mask", "fov", "second") if c in table]
+    columns = [c for c in ("path", "image", "mask", "fov", "second", "base") if c in table]
     print(f"{name}: {len(table)} images under {dataset.root}")
     for keys, rows in table.groupby([c for c in ("split", "label") if c in table]):
         print(f"  {' / '.join(filter(None, keys))}: {len(rows)} images, {rows['group'].nunique()} groups")
     faults, sizes, digests = [], Counter(), defaultdict(list)
+    if "index" in table:  # MNIST keeps all images of a split in one file
+        for path, rows in table.groupby("path"):
+            for image, row in zip(readers.read_idx(Path(path)), rows.itertuples(index=False)):
+                sizes[image.shape[::-1]] += 1
+                digests[image.tobytes()].append((f"{path} [{row.index}]", row))
+        columns = []
     for column in columns:
         for path, row in zip(table[column], table.itertuples()):
             if path:
@@ -139,7 +146,8 @@ def _open_fully(path: str, sizes: Counter) -> list[str]:
 def _mask_sizes(table) -> list[str]:
     faults = []
     for row in table.itertuples():
-        for other in filter(None, (row.mask, row.fov, row.second)):
+        partners = (getattr(row, kind, "") for kind in ("mask", "fov", "second", "base"))
+        for other in filter(None, partners):
             try:
                 with Image.open(other) as mask, Image.open(row.image) as image:
                     if mask.size != image.size:

@@ -21,6 +21,7 @@ from torchvision import tv_tensors
 from helpers import runtime
 from helpers.errors import UserError
 from helpers.files import atomic_open
+from helpers.readers import read_idx
 
 
 def decode(
@@ -125,6 +126,15 @@ def _cached(read: Callable[[], Tensor], paths, size, kind: str) -> Tensor:
     with atomic_open(file, "wb") as handle:
         np.savez(handle, images=images.numpy())
     return images
+
+
+def mnist_images(table: pd.DataFrame) -> Tensor:
+    """The images of rows of `readers.read_mnist`'s table: uint8 (N, 1, 28, 28)."""
+    pixels = torch.empty(len(table), 1, 28, 28, dtype=torch.uint8)
+    for path in table["path"].unique():
+        rows = (table["path"] == path).to_numpy()
+        pixels[rows, 0] = torch.from_numpy(read_idx(Path(path))[table["index"].to_numpy()[rows]])
+    return pixels
 
 
 def grouped_folds(table: pd.DataFrame, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

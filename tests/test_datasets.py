@@ -3,14 +3,17 @@
 import os
 
 import pytest
+import torch
+import torchvision
 from tiny_images import write_chest, write_classes, write_drive, write_image
 
-from helpers import datasets
+from helpers import datasets, loaders, readers
+from helpers.cards import CARDS
 from helpers.errors import UserError
 
 
 def test_every_card_has_a_head_for_its_notebook():
-    for name, card in datasets.CARDS.items():
+    for name, card in CARDS.items():
         assert card.name == name
         text = card.markdown()
         assert card.licence in text
@@ -30,15 +33,15 @@ def test_every_card_has_a_head_for_its_notebook():
     ],
 )
 def test_the_patient_stands_in_the_file_name(file, patient):
-    assert datasets.chest_patient(file) == patient
+    assert readers.chest_patient(file) == patient
 
 
 def test_the_cause_stands_in_the_file_name():
-    assert datasets.chest_cause("a/IM-0115-0001.jpeg", "NORMAL") == "NORMAL"
-    assert datasets.chest_cause("a/person1_virus_6.jpeg", "PNEUMONIA") == "VIRUS"
-    assert datasets.chest_cause("a_virus_b/person1_bacteria_6.jpeg", "PNEUMONIA") == "BACTERIA"
+    assert readers.chest_cause("a/IM-0115-0001.jpeg", "NORMAL") == "NORMAL"
+    assert readers.chest_cause("a/person1_virus_6.jpeg", "PNEUMONIA") == "VIRUS"
+    assert readers.chest_cause("a_virus_b/person1_bacteria_6.jpeg", "PNEUMONIA") == "BACTERIA"
     with pytest.raises(UserError, match=r"other\.jpeg: the file name tells no cause"):
-        datasets.chest_cause("other.jpeg", "PNEUMONIA")
+        readers.chest_cause("other.jpeg", "PNEUMONIA")
 
 
 def test_chest_xray_has_a_row_an_image_and_groups_by_patient(tmp_path):
@@ -76,8 +79,8 @@ def test_drive_may_lack_the_labels_of_its_test_part_and_the_part_itself(tmp_path
     root = write_drive(tmp_path / "drive")
     for file in (root / "test" / "1st_manual").iterdir():
         file.unlink()
-    assert datasets.read_drive(root)["mask"].tolist()[3:] == ["", ""]
-    assert len(datasets.read_drive(write_drive(tmp_path / "other", test=()))) == 3
+    assert readers.read_drive(root)["mask"].tolist()[3:] == ["", ""]
+    assert len(readers.read_drive(write_drive(tmp_path / "other", test=()))) == 3
 
 
 @pytest.mark.parametrize("missing", ["training/1st_manual/22_manual1.gif", "test/mask/01_test_mask.gif"])
@@ -86,7 +89,7 @@ def test_an_image_without_a_partner_is_named(tmp_path, missing):
     (root / missing).unlink()
     number = missing.split("/")[-1][:2]
     with pytest.raises(UserError, match=rf"{number}_\w+\.tif has no partner {number}_… in .*{missing[:6]}"):
-        datasets.read_drive(root)
+        readers.read_drive(root)
 
 
 def test_an_empty_class_folder_is_named_with_the_mend(tmp_path):
@@ -114,8 +117,8 @@ def test_real_data_that_is_not_there_is_named_with_place_and_mend(tmp_path, name
     message = str(caught.value)
     assert str(tmp_path / name) in message
     assert 'source="sample"' in message
-    if name in datasets.CARDS:
-        assert datasets.CARDS[name].layout in message
+    if name in CARDS:
+        assert CARDS[name].layout in message
         assert f"data get {name}" in message
     else:
         assert "one subfolder a class" in message
@@ -220,7 +223,7 @@ def test_aoi_reads_its_lists(tmp_path):
     data = datasets.load("aoi", "real", str(tmp_path))
     assert data.table["label"].tolist() == ["normal", "particle", "horizontal defect", ""]
     assert data.table["split"].tolist() == ["train", "train", "train", "test"]
-    assert data.classes == datasets.AOI_CLASSES
+    assert data.classes == readers.AOI_CLASSES
     data.about()
 
 
@@ -251,3 +254,41 @@ def test_radiography_has_masks_where_there_are_any(tmp_path):
     (root / "COVID" / "images" / "COVID-1.png").unlink()
     with pytest.raises(UserError, match="radiography: no images under"):
         datasets.load("radiography", "real", str(tmp_path))
+
+
+def test_mnist_is_read_in_torchvisions_layout(cache):
+    data = datasets.load("mnist")
+    assert data.table.groupby("split").size().to_dict() == {"test": 1000, "train": 4000}
+    assert data.classes == tuple("0123456789")
+    ours = loaders.mnist_images(data.table)
+    for split, train in (("train", True), ("test", False)):
+        theirs = torchvision.datasets.MNIST(data.root, train=train)
+        rows = (data.table["split"] == split).to_numpy()
+        assert torch.equal(ours[rows][:, 0], theirs.data)
+        assert data.table["label"][rows].astype(int).tolist() == theirs.targets.tolist()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\x08\x01\0\0\0\5ab", b"\0\0\x0d\x01\0\0\0\1a"])
+def test_a_damaged_idx_file_is_named(tmp_path, content):
+    file = tmp_path / "t10k-labels-idx1-ubyte"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte: not a whole file"):
+        readers.read_idx(file)
+
+
+def test_lungs_and_blots_name_a_missing_partner(tmp_path):
+    for name in ("a", "b"):
+        write_image(tmp_path / "lungs/images" / f"{name}.png")
+        write_image(tmp_path / "lungs/masks" / f"{name}.png")
+        for kind, (folder, prefix) in readers.BLOT_FOLDERS.items():
+            write_image(tmp_path / "western_blot" / folder / f"{prefix}bg_{name}.png")
+            assert kind in ("image", "mask", "base")
+    assert datasets.load("lungs", "real", str(tmp_path)).table["id"].tolist() == ["a", "b"]
+    (tmp_path / "western_blot/groups.csv").write_text("ID,group\nbg_a.png,7\nbg_b.png,7\n")
+    assert datasets.load("western_blot", "real", str(tmp_path)).table["group"].tolist() == ["7", "7"]
+    (tmp_path / "lungs/masks/b.png").unlink()
+    with pytest.raises(UserError, match=r"b\.png has no mask of the same name"):
+        datasets.load("lungs", "real", str(tmp_path))
+    (tmp_path / "western_blot/wb_dataset/bg_a.png").unlink()
+    with pytest.raises(UserError, match=r"bg_a\.png has no partner .*wb_dataset"):
+        datasets.load("western_blot", "real", str(tmp_path))

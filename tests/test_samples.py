@@ -51,6 +51,7 @@ SMALL = {  # tables of a renderer that say how much it renders
     "aoi": {"TRAIN": {0: 2, 1: 2, 2: 1, 3: 1, 4: 1, 5: 2}, "TEST": {0: 1, 5: 1}},
     "chest_xray": {"COUNTS": {"train": {"NORMAL": 2, "PNEUMONIA": 5}, "test": {"PNEUMONIA": 2}}},
     "drive": {"NUMBERS": {"training": [21], "test": [1]}},
+    "mnist": {},
     "radiography": {"COUNTS": {"COVID": 2, "Lung_Opacity": 2, "Normal": 2, "Viral Pneumonia": 2}},
 }
 

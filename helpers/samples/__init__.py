@@ -19,7 +19,10 @@ RENDERERS = {
     "aoi": "helpers.samples.aoi",
     "chest_xray": "helpers.samples.chest_xray",
     "drive": "helpers.samples.drive",
+    "lungs": "helpers.samples.lungs",
+    "mnist": "helpers.samples.mnist",
     "radiography": "helpers.samples.radiography",
+    "western_blot": "helpers.samples.western_blot",
 }
 
 

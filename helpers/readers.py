@@ -1,0 +1,302 @@
+"""Readers of on-disk layouts: from a folder to a table of paths, labels and groups.
+
+One reader serves real and sample data: the renderers in `helpers.samples` write the real layout.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.cards import CARDS
+from helpers.errors import UserError
+
+IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", ".gif"}
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files directly inside a folder, sorted by name; hidden files are not images."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+
+
+def read_class_folders(root: Path, patient=None) -> pd.DataFrame:
+    """Read `<split>/<class>/*` or `<class>/*` into columns path, label, group, split.
+
+    patient: a function from file name to group; without it an optional `groups.csv` (ID, group) in
+    `root` tells which images belong together, and else every image is a group of its own.
+    Raises UserError where a class folder is empty or a split lacks a class that another one has.
+    """
+    splits = [s for s in ("train", "val", "test") if (root / s).is_dir()]
+    folders = {split: root / split for split in splits} or {"train": root}
+    names = {split: [f.name for f in sorted(folder.iterdir()) if f.is_dir() and f.name[0] not in "._"]
+             for split, folder in folders.items()}  # fmt: skip
+    classes = sorted(set().union(*names.values()))
+    if len(classes) < 2:
+        raise UserError(
+            f"{root}: found {len(classes)} class folder(s); expected at least two subfolders with images, "
+            "one a class, directly inside or under train/."
+        )
+    grouped = _read_groups(root)
+    rows = []
+    for split, folder in folders.items():
+        for label in classes:
+            files = images_in(folder / label)
+            if not files:
+                raise UserError(
+                    f"{root.name}: no images under {folder / label}. Expected {', '.join(classes)} with "
+                    f"images in each; {_how_to_get(root.name)}."
+                )
+            for file in files:
+                group = (
+                    patient(file.name) if patient else grouped.get(file.name, f"{split}/{label}/{file.name}")
+                )
+                rows.append((str(file), label, str(group), split))
+    if grouped and not patient and not any(Path(path).name in grouped for path, *_ in rows):
+        raise UserError(
+            f"{root / 'groups.csv'}: its ID {next(iter(grouped))} and all others name no image; IDs are file "
+            f"names such as {Path(rows[0][0]).name}."
+        )
+    return pd.DataFrame(rows, columns=["path", "label", "group", "split"])
+
+
+def _how_to_get(name: str) -> str:
+    return (
+        f'"vision-notebooks data get {name}" fetches them' if name in CARDS else "remove or fill the folder"
+    )
+
+
+def _read_groups(root: Path) -> dict[str, str]:
+    file = root / "groups.csv"
+    if not file.is_file():
+        return {}
+    try:
+        table = pd.read_csv(file, dtype=str)
+    except ValueError as error:  # what pandas raises for an empty or broken table, or one not in UTF-8
+        raise UserError(f'{file}: not a readable table; expected CSV with the columns "ID,group".') from error
+    if list(table.columns[:2]) != ["ID", "group"]:
+        raise UserError(f'{file}: expected the columns "ID,group", found "{",".join(table.columns)}".')
+    table = table.dropna(subset=["ID", "group"])  # no group is given: the image stands for itself
+    return dict(zip(table["ID"], table["group"]))
+
+
+def read_radiography(root: Path) -> pd.DataFrame:
+    """Read `<class>/images/*` into columns path, label, mask, group, split.
+
+    mask: the file of the same name in `<class>/masks`, "" where there is none. Every image is a group
+    of its own unless `groups.csv` says otherwise; split is "train" throughout: the set has no other.
+    """
+    classes = [f.name for f in sorted(root.iterdir()) if (f / "images").is_dir()]
+    if len(classes) < 2:
+        raise UserError(
+            f"radiography: {len(classes)} class folder(s) with images/ under {root}. Expected "
+            f"{CARDS['radiography'].layout}; {_how_to_get('radiography')}."
+        )
+    grouped = _read_groups(root)
+    rows = []
+    for label in classes:
+        files = images_in(root / label / "images")
+        if not files:
+            raise UserError(
+                f"radiography: no images under {root / label / 'images'}; {_how_to_get('radiography')}."
+            )
+        for file in files:
+            mask = root / label / "masks" / file.name
+            group = grouped.get(file.name, f"{label}/{file.name}")
+            rows.append((str(file), label, str(mask) if mask.is_file() else "", group, "train"))
+    return pd.DataFrame(rows, columns=["path", "label", "mask", "group", "split"])
+
+
+AOI_CLASSES = ("normal", "void", "horizontal defect", "vertical defect", "edge defect", "particle")
+
+
+def read_aoi(root: Path) -> pd.DataFrame:
+    """Read AIdea's layout into columns id, path, label, group, split ("train", "test").
+
+    Labels are names of `AOI_CLASSES`, "" for the test images, whose labels are hidden. Without
+    `groups.csv` (ID, group) every image is a group of its own.
+    Raises UserError for a missing list, a listed image that is not there, and a label out of range.
+    """
+    grouped = _read_groups(root)
+    rows = []
+    for split in ("train", "test"):
+        file = root / f"{split}.csv"
+        if not file.is_file():
+            if split == "test":
+                continue
+            raise UserError(
+                f"aoi: no {file}; expected columns ID,Label. See data/README.md for how to get it."
+            )
+        listed = pd.read_csv(file, dtype=str, keep_default_na=False)
+        if list(listed.columns[:1]) != ["ID"] or (split == "train" and "Label" not in listed):
+            raise UserError(f'{file}: expected the columns "ID,Label", found "{",".join(listed.columns)}".')
+        labels = listed["Label"] if split == "train" else [""] * len(listed)
+        for name, label in zip(listed["ID"], labels):
+            path = root / f"{split}_images" / name
+            if not path.is_file():
+                raise UserError(
+                    f"{file}: lists {name}, which is not in {path.parent}; add it or remove its row."
+                )
+            if split == "train":
+                if label not in ("0", "1", "2", "3", "4", "5"):
+                    raise UserError(f'{file}: the label of {name} is "{label}"; expected 0 to 5.')
+                label = AOI_CLASSES[int(label)]
+            rows.append((name, str(path), label, grouped.get(name, f"{split}/{name}"), split))
+    return pd.DataFrame(rows, columns=["id", "path", "label", "group", "split"])
+
+
+def chest_patient(file_name: str) -> str:
+    """The patient in a Kermany file name: `person12_bacteria_34` → person12, `IM-0115-0001` → IM-0115."""
+    match = re.match(r"person\d+|(NORMAL2-)?IM-\d+", file_name)
+    return match.group() if match else Path(file_name).stem
+
+
+def chest_cause(path: str, label: str) -> str:
+    """NORMAL, BACTERIA or VIRUS: the cause of a pneumonia stands in the file name."""
+    if label == "NORMAL":
+        return label
+    for cause in ("bacteria", "virus"):
+        if f"_{cause}_" in Path(path).name:
+            return cause.upper()
+    raise UserError(f'{path}: the file name tells no cause; expected "_bacteria_" or "_virus_" in it.')
+
+
+def read_drive(root: Path) -> pd.DataFrame:
+    """Read DRIVE's layout into columns id, image, mask, fov, second, group, split.
+
+    Any folder of this layout will do: `training/` must have `images`, `1st_manual` and `mask`;
+    `test/` may lack labels. Files belong together by the number that begins their names.
+    Raises UserError for a missing partner, naming the image that lacks it.
+    """
+    rows = []
+    for split in ("training", "test"):
+        images = images_in(root / split / "images")
+        if not images and split == "training":
+            raise UserError(
+                f"drive: no images under {root / split / 'images'}. Expected 21_training.tif and so on; "
+                f"{_how_to_get('drive')}."
+            )
+        for image in images:
+            number = image.name.split("_")[0]
+            partner = {kind: _partner(root / split / kind, number)
+                       for kind in ("1st_manual", "2nd_manual", "mask")}  # fmt: skip
+            for kind in ("mask", "1st_manual"):
+                if not partner[kind] and not (split == "test" and kind == "1st_manual"):
+                    raise UserError(
+                        f"drive: {image} has no partner {number}_… in {root / split / kind}; "
+                        "add the missing file or remove the image."
+                    )
+            rows.append((number, str(image), partner["1st_manual"], partner["mask"], partner["2nd_manual"],
+                         f"{split}/{number}", split))  # fmt: skip
+    return pd.DataFrame(rows, columns=["id", "image", "mask", "fov", "second", "group", "split"])
+
+
+def _partner(folder: Path, number: str) -> str:
+    return next((str(p) for p in images_in(folder) if p.name.split("_")[0] == number), "")
+
+
+def read_lungs(root: Path) -> pd.DataFrame:
+    """Read `images/*` and `masks/*` of the same names into columns id, image, mask, group, split.
+
+    Any folder of this layout will do. A mask may have another suffix than its image. Without
+    `groups.csv` (ID, group) every image is a group of its own; split is "train" throughout.
+    Raises UserError for a missing folder and for an image without a mask, naming it.
+    """
+    images = images_in(root / "images")
+    if not images:
+        raise UserError(
+            f"{root.name}: no images under {root / 'images'}. Expected images/ and masks/ with files of the "
+            f"same names; {_how_to_get(root.name)}."
+        )
+    masks = {mask.stem: mask for mask in images_in(root / "masks")}
+    grouped = _read_groups(root)
+    rows = []
+    for image in images:
+        if image.stem not in masks:
+            raise UserError(
+                f"{root.name}: {image} has no mask of the same name in {root / 'masks'}; "
+                "add the missing file or remove the image."
+            )
+        group = grouped.get(image.name, image.name)
+        rows.append((image.stem, str(image), str(masks[image.stem]), group, "train"))
+    return pd.DataFrame(rows, columns=["id", "image", "mask", "group", "split"])
+
+
+BLOT_FOLDERS = {"image": ("wb_dataset", ""), "mask": ("wb_template", "BandMask_"),
+                "base": ("wb_template2", "BasePattern_")}  # fmt: skip
+
+
+def read_western_blot(root: Path) -> pd.DataFrame:
+    """Read triples (blot, band mask, base pattern) into columns id, image, mask, base, group, split.
+
+    Files belong together by the name of the blot: `bg_7.png`, `BandMask_bg_7.png`,
+    `BasePattern_bg_7.png`. Without `groups.csv` (ID, group) every blot is a group of its own; split is
+    "train" throughout. Raises UserError for a missing partner, on either side, naming the file.
+    """
+    found = {
+        kind: {file.name.removeprefix(prefix): str(file) for file in images_in(root / folder)}
+        for kind, (folder, prefix) in BLOT_FOLDERS.items()
+    }
+    if not found["image"]:
+        raise UserError(
+            f"{root.name}: no images under {root / 'wb_dataset'}. Expected wb_dataset/bg_N.png and its two "
+            f"templates in wb_template and wb_template2; {_how_to_get(root.name)}."
+        )
+    for name in sorted(set().union(*found.values())):
+        for kind, (folder, prefix) in BLOT_FOLDERS.items():
+            if name not in found[kind]:
+                raise UserError(
+                    f"{root.name}: {name} has no partner {root / folder / (prefix + name)}; "
+                    "add the missing file or remove the others of that name."
+                )
+    grouped = _read_groups(root)
+    rows = [
+        (Path(name).stem, image, found["mask"][name], found["base"][name], grouped.get(name, name), "train")
+        for name, image in sorted(found["image"].items())
+    ]
+    return pd.DataFrame(rows, columns=["id", "image", "mask", "base", "group", "split"])
+
+
+IDX_PREFIXES = {"train": "train", "test": "t10k"}
+
+
+def read_mnist(root: Path) -> pd.DataFrame:
+    """Read the labels of MNIST or Fashion-MNIST into columns path, index, label, group, split.
+
+    Layout: torchvision's, `MNIST/raw` or `FashionMNIST/raw` under `root`. path is the file that holds
+    all images of a split, index the place of an image in it (`loaders.mnist_images` reads them); labels
+    are the digits "0" to "9". Every image is a group of its own: writers are not named.
+    Raises UserError for a missing or damaged file.
+    """
+    folders = [folder / "raw" for folder in (root / "MNIST", root / "FashionMNIST") if folder.is_dir()]
+    if not folders:
+        raise UserError(
+            f"{root.name}: no MNIST/raw or FashionMNIST/raw under {root}; {_how_to_get(root.name)}."
+        )
+    parts = []
+    for split, prefix in IDX_PREFIXES.items():
+        labels = read_idx(folders[0] / f"{prefix}-labels-idx1-ubyte")
+        path = str(folders[0] / f"{prefix}-images-idx3-ubyte")
+        index = range(len(labels))
+        parts.append(pd.DataFrame({"path": path, "index": index, "label": labels.astype(str),
+                                   "group": [f"{split}/{i}" for i in index], "split": split}))  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def read_idx(file: Path) -> np.ndarray:
+    """Read MNIST's format: two zero bytes, the type (8: uint8), the number of axes, their lengths, data.
+
+    Returns a uint8 array. Raises UserError when the file is missing, cut short or of another type.
+    """
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); get the dataset again.") from error
+    shape = (
+        np.frombuffer(raw, ">u4", count=raw[3], offset=4) if raw[:3] == b"\0\0\x08" and len(raw) >= 8 else []
+    )
+    if not len(shape) or len(raw) != 4 + 4 * len(shape) + np.prod(shape):
+        raise UserError(f"{file}: not a whole file of MNIST's format; unpack or get it again.")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
