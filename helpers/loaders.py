@@ -132,7 +132,7 @@ def mnist_images(table: pd.DataFrame) -> Tensor:
     """The images of rows of `readers.read_mnist`'s table: uint8 (N, 1, 28, 28)."""
     pixels = torch.empty(len(table), 1, 28, 28, dtype=torch.uint8)
     for path in table["path"].unique():
-        rows = (table["path"] == path).to_numpy()
+        rows = (table["path"] == path).to_numpy(copy=True)  # pandas hands out what torch may not write to
         pixels[rows, 0] = torch.from_numpy(read_idx(Path(path))[table["index"].to_numpy()[rows]])
     return pixels
 
