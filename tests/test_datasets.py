@@ -263,7 +263,7 @@ def test_mnist_is_read_in_torchvisions_layout(cache):
     ours = loaders.mnist_images(data.table)
     for split, train in (("train", True), ("test", False)):
         theirs = torchvision.datasets.MNIST(data.root, train=train)
-        rows = (data.table["split"] == split).to_numpy()
+        rows = (data.table["split"] == split).to_numpy(copy=True)
         assert torch.equal(ours[rows][:, 0], theirs.data)
         assert data.table["label"][rows].astype(int).tolist() == theirs.targets.tolist()
 
