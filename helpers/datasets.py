@@ -77,14 +77,18 @@ def find(name: str, source: str = "sample", data_dir: str = "") -> Path:
 
 
 def load(name: str, source: str = "sample", data_dir: str = "", by_cause: bool = False) -> Dataset:
-    """Find and read a dataset by name; a name without a card is a folder of class subfolders.
+    """Find and read a dataset by name.
 
+    A name without a card is a folder of your own: with `images/` and `masks/` it reads as `lungs` do,
+    else as class subfolders.
     by_cause: `chest_xray` only: three classes, NORMAL, BACTERIA and VIRUS, from the file names.
     Raises UserError for a missing folder, an empty class or a missing partner file.
     """
     root = find(name, source, data_dir)
     if name in _READERS:
         table = _READERS[name](root)
+    elif name not in CARDS and (root / "images").is_dir() and (root / "masks").is_dir():
+        table = readers.read_lungs(root)
     else:
         table = readers.read_class_folders(
             root, patient=readers.chest_patient if name == "chest_xray" else None

@@ -42,11 +42,18 @@ def decode(
     return _cached(read, paths, size, mode) if cache else read()
 
 
-def decode_masks(paths: Sequence[str], like: Sequence[str], size: tuple[int, int] | None = None) -> Tensor:
+def decode_masks(
+    paths: Sequence[str],
+    like: Sequence[str],
+    size: tuple[int, int] | None = None,
+    same_size: bool = True,
+) -> Tensor:
     """Read masks once: uint8, (N, 1, height, width), values 0 or 1 (files are cut at 127).
 
     like: the images that the masks belong to; a mask of another size raises UserError naming both, one
     that holds 0 and 1 instead of 0 and 255 raises UserError too.
+    same_size: False where masks are kept at another scale than their images, as `radiography`'s are;
+    then only the ratio of the sides must agree, within 2%.
     Resizing uses nearest neighbour: a mixture of two labels is not a label.
     """
 
@@ -54,10 +61,12 @@ def decode_masks(paths: Sequence[str], like: Sequence[str], size: tuple[int, int
         for path, image in zip(paths, like):
             with _open(path) as one, _open(image) as other:
                 mask_size, image_size = one.size, other.size
-            if mask_size != image_size:
+            ratio = mask_size[0] * image_size[1] / (mask_size[1] * image_size[0])
+            if abs(ratio - 1) > 0.02 or (same_size and mask_size != image_size):
                 raise UserError(
                     f"{path}: the mask is {mask_size[0]} × {mask_size[1]} pixels, its image {image} is "
-                    f"{image_size[0]} × {image_size[1]}; replace the mask by one of the image's size."
+                    f"{image_size[0]} × {image_size[1]}; replace the mask by one of the image's "
+                    f"{'size' if same_size else 'shape'}."
                 )
         masks = _decode_all(paths, size, "L", Image.Resampling.NEAREST)
         for path, mask in zip(paths, masks):
@@ -66,7 +75,7 @@ def decode_masks(paths: Sequence[str], like: Sequence[str], size: tuple[int, int
         return (masks > 127).to(torch.uint8)
 
     # The images are part of the name: when one of them changes, the sizes are compared again.
-    return _cached(read, [*paths, *like], size, "mask")
+    return _cached(read, [*paths, *like], size, "mask" if same_size else "mask, any scale")
 
 
 def _open(path: str) -> Image.Image:

@@ -276,6 +276,18 @@ def test_a_damaged_idx_file_is_named(tmp_path, content):
         readers.read_idx(file)
 
 
+def test_a_folder_of_your_own_images_and_masks_reads_as_lungs(tmp_path):
+    for name in ("a", "b"):
+        write_image(tmp_path / "mydata/images" / f"{name}.jpg")
+        write_image(tmp_path / "mydata/masks" / f"{name}.png")
+    data = datasets.load("mydata", "real", str(tmp_path))
+    assert data.table["id"].tolist() == ["a", "b"]
+    assert data.card is None
+    (tmp_path / "mydata/masks/a.png").unlink()
+    with pytest.raises(UserError, match=r"mydata: .*a\.jpg has no mask"):
+        datasets.load("mydata", "real", str(tmp_path))
+
+
 def test_lungs_and_blots_name_a_missing_partner(tmp_path):
     for name in ("a", "b"):
         write_image(tmp_path / "lungs/images" / f"{name}.png")

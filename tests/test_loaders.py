@@ -154,6 +154,16 @@ def test_a_mask_of_another_size_is_named_with_its_image(tmp_path):
         loaders.decode_masks([mask], like=[image], size=(8, 8))
 
 
+def test_a_mask_may_have_another_scale_where_that_is_asked_for_but_not_another_shape(tmp_path):
+    image = write_image(tmp_path / "image.png", (30, 20))
+    half, square = write_mask(tmp_path / "half.png", (15, 10)), write_mask(tmp_path / "square.png", (15, 15))
+    assert loaders.decode_masks([half], like=[image], size=(8, 8), same_size=False).shape == (1, 1, 8, 8)
+    with pytest.raises(UserError, match=r"half\.png: the mask is 15 × 10"):  # kept from before, and yet
+        loaders.decode_masks([half], like=[image], size=(8, 8))
+    with pytest.raises(UserError, match=r"square\.png: .* by one of the image's shape"):
+        loaders.decode_masks([square], like=[image], size=(8, 8), same_size=False)
+
+
 def patients(groups: int = 40) -> pd.DataFrame:
     """One to four images a patient; every fourth patient is healthy."""
     rows = [

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers import samples
 from helpers.errors import UserError
-from helpers.samples import aoi, chest_xray, drive, radiography
+from helpers.samples import aoi, chest_xray, drive, lungs, lungs_elsewhere, radiography
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,8 @@ SMALL = {  # tables of a renderer that say how much it renders
     "aoi": {"TRAIN": {0: 2, 1: 2, 2: 1, 3: 1, 4: 1, 5: 2}, "TEST": {0: 1, 5: 1}},
     "chest_xray": {"COUNTS": {"train": {"NORMAL": 2, "PNEUMONIA": 5}, "test": {"PNEUMONIA": 2}}},
     "drive": {"NUMBERS": {"training": [21], "test": [1]}},
+    "lungs": {"FILMS": 3},
+    "lungs_elsewhere": {"FILMS": 3},
     "mnist": {},
     "radiography": {"COUNTS": {"COVID": 2, "Lung_Opacity": 2, "Normal": 2, "Viral Pneumonia": 2}},
 }
@@ -242,6 +244,43 @@ def test_the_border_of_a_film_tells_a_little_about_its_class(rendered):
         model, borders, labels, cv=StratifiedKFold(5, shuffle=True, random_state=0)
     ).mean()
     assert 0.36 < accuracy < 0.6  # always "Normal": 0.31
+
+
+# --- lungs --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "renderer"), [("lungs", lungs), ("lungs_elsewhere", lungs_elsewhere)])
+def test_every_lung_film_has_a_mask_of_its_name_and_size(rendered, name, renderer):
+    folder = rendered(name)
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    assert names == sorted(path.name for path in (folder / "masks").iterdir())
+    assert len(names) == renderer.FILMS
+    for file in names:
+        film, mask = read(folder / "images" / file), read(folder / "masks" / file)
+        assert film.shape == mask.shape
+        assert set(np.unique(mask)) == {0, 255}
+        around = binary_dilation(mask > 0, iterations=8) & ~binary_dilation(mask > 0, iterations=2)
+        if "_0.png" in file:  # healthy
+            assert film[mask > 0].mean() < film[around & (film > 12)].mean() - 15
+
+
+def test_the_other_hospital_differs_in_tone_and_shape_and_not_in_lungs(rendered):
+    def look(name, kind):
+        return [read(path) for path in sorted((rendered(name) / kind).iterdir())]
+
+    here, there = look("lungs", "images"), look("lungs_elsewhere", "images")
+    assert {film.shape for film in here} == {(160, 160)}
+    assert {film.shape for film in there} == {(176, 144), (144, 176)}
+    assert all((film[:, [0, 1, -2, -1]] == 0).all() for film in there)  # a black plate left and right
+    within = [
+        np.mean([film[mask > 0].mean() for film, mask in zip(films, look(name, "masks"))])
+        for name, films in (("lungs", here), ("lungs_elsewhere", there))
+    ]
+    assert within[1] < within[0] - 20
+    areas = [
+        np.mean([(mask > 0).mean() for mask in look(name, "masks")]) for name in ("lungs", "lungs_elsewhere")
+    ]
+    assert 0.5 < areas[1] / areas[0] < 1
 
 
 # --- aoi ----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ RENDERERS = {
     "chest_xray": "helpers.samples.chest_xray",
     "drive": "helpers.samples.drive",
     "lungs": "helpers.samples.lungs",
+    "lungs_elsewhere": "helpers.samples.lungs_elsewhere",
     "mnist": "helpers.samples.mnist",
     "radiography": "helpers.samples.radiography",
     "western_blot": "helpers.samples.western_blot",
