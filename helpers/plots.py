@@ -1,5 +1,7 @@
 """Figures: one look for all notebooks, colours that colour-blind readers can tell apart, alt text."""
 
+import base64
+import html
 import io
 import json
 from collections.abc import Sequence
@@ -12,6 +14,8 @@ import seaborn as sns
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image as Pillow
+from PIL import ImageDraw
 from sklearn import metrics as sk
 
 from helpers.files import atomic_open
@@ -46,16 +50,22 @@ def show(fig: Figure, name: str, alt: str) -> None:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png")
     plt.close(fig)
-    if _folder is not None:
-        # A cell that is run again replaces its figure.
-        known = {shown.partition("_")[2]: shown for shown in _alt}
-        file = _folder / known.get(f"{name}.png", f"{len(_alt) + 1:02d}_{name}.png")
-        with atomic_open(file, "wb") as handle:
-            handle.write(buffer.getvalue())
-        _alt[file.name] = alt
-        with atomic_open(_folder / "alt.json") as handle:
-            json.dump(_alt, handle, indent=2, ensure_ascii=False)
+    _save(f"{name}.png", buffer.getvalue(), alt)
     display(Image(buffer.getvalue(), alt=alt))
+
+
+def _save(name: str, content: bytes, alt: str) -> None:
+    """Write `figures/NN_<name>` and its alt text, once `begin` has named the folder."""
+    if _folder is None:
+        return
+    # A cell that is run again replaces its figure.
+    known = {shown.partition("_")[2]: shown for shown in _alt}
+    file = _folder / known.get(name, f"{len(_alt) + 1:02d}_{name}")
+    with atomic_open(file, "wb") as handle:
+        handle.write(content)
+    _alt[file.name] = alt
+    with atomic_open(_folder / "alt.json") as handle:
+        json.dump(_alt, handle, indent=2, ensure_ascii=False)
 
 
 def history(frame: pd.DataFrame, metrics: Sequence[str], title: str, best: int | None = None) -> Figure:
@@ -113,6 +123,71 @@ def picture(image) -> np.ndarray:
     image = image.astype(float)
     low, high = min(image.min(), 0), max(image.max(), 1)
     return (image - low) / (high - low)
+
+
+def mosaic(images, columns: int, gap: int = 1) -> np.ndarray:
+    """Many small images as one, row by row: (N, C, H, W) or (N, H, W) → uint8 (height, width[, 3]).
+
+    images: floats in [0, 1] (clipped) or uint8. gap: white pixels between images. The last row may be
+    short: it is filled up with white.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        images = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+    tiles = np.stack([picture(image) for image in images])  # (N, H, W) or (N, H, W, 3)
+    height, width = tiles.shape[1:3]
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, *tiles.shape[3:]), 255,
+                    np.uint8)  # fmt: skip
+    for number, tile in enumerate(tiles):
+        top, left = (at * (side + gap) for at, side in zip(divmod(number, columns), (height, width)))
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def strip(grids: Sequence, titles: Sequence[str], title: str, columns: int = 4, size: float = 2.0) -> Figure:
+    """Several grids of small images side by side, for instance of one generator at different epochs.
+
+    grids: a sequence of (N, C, H, W) or (N, H, W), floats in [0, 1] or uint8; columns: of each grid.
+    size: width of one grid in inches.
+    """
+    sheets = [mosaic(images, columns) for images in grids]
+    height = size * sheets[0].shape[0] / sheets[0].shape[1]
+    fig, axes = plt.subplots(1, len(sheets), figsize=(size * len(sheets), height + 0.7), squeeze=False)
+    for cell, sheet, text in zip(axes.flat, sheets, titles):
+        cell.imshow(sheet, vmin=0, vmax=255)
+        cell.set_title(text, fontsize=8, fontweight="normal")
+        cell.axis("off")
+    fig.suptitle(title, fontsize=10, fontweight="bold")
+    return fig
+
+
+def gif(frames: Sequence, name: str, alt: str, labels: Sequence[str] = (), seconds: float = 0.3,
+        scale: int = 2, greys: int = 32) -> None:  # fmt: skip
+    """Show an animation with alt text and save it as `figures/NN_<name>.gif`; the last frame stays longer.
+
+    frames: pictures of one size as `mosaic` gives them, uint8 (H, W) or (H, W, 3), each enlarged `scale`
+    times. labels: a text under each frame. greys: how many shades or colours are kept, at most 256:
+    fewer make a smaller file, and a notebook has to stay small.
+    """
+    labels = labels or [""] * len(frames)
+    pictures = []
+    for frame, label in zip(frames, labels):
+        drawn = Pillow.fromarray(np.asarray(frame))
+        width, height = (scale * side for side in drawn.size)
+        page = Pillow.new(drawn.mode, (width, height + 14), "white")
+        page.paste(drawn.resize((width, height), Pillow.Resampling.NEAREST), (0, 0))
+        text = " · ".join(part for part in (label, _note) if part)
+        ImageDraw.Draw(page).text((2, height + 1), text, fill="black")
+        pictures.append(page.quantize(greys, dither=Pillow.Dither.NONE))
+    durations = [int(1000 * seconds)] * (len(pictures) - 1) + [int(4000 * seconds)]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    _save(f"{name}.gif", buffer.getvalue(), alt)
+    # As HTML: of the formats that viewers and converters of notebooks show, none but this one moves.
+    content = base64.b64encode(buffer.getvalue()).decode()
+    tag = f'<img src="data:image/gif;base64,{content}" alt="{html.escape(alt)}">'
+    display({"text/html": tag, "text/plain": alt}, raw=True)
 
 
 def confusion(labels, predicted, classes: Sequence[str], title: str) -> Figure:

@@ -160,3 +160,58 @@ def test_errors_are_orange_and_blue_inside_the_field_only():
     np.testing.assert_allclose(errors[0, 1], blue)
     np.testing.assert_allclose(errors[0, 4], errors[0, 3])  # outside: neither missed nor found
     assert fig.get_suptitle() == "One"
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_mosaic_keeps_every_pixel_in_its_place(colour):
+    images = torch.randint(0, 256, (5, 3 if colour else 1, 4, 6), dtype=torch.uint8)
+    sheet = plots.mosaic(images, columns=3, gap=1)
+    assert sheet.shape == (9, 20, 3)[: 3 if colour else 2]
+    fourth = images[3].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(sheet[5:, :6], fourth if colour else fourth[..., 0])
+    assert (sheet[4] == 255).all()
+    assert (sheet[5:, 14:] == 255).all()  # the place of a sixth image
+    floats = plots.mosaic(torch.tensor([[[0.0, 0.5, 1.2]]]), columns=1)
+    assert floats.tolist() == [[0, 128, 255]]
+
+
+def test_a_strip_shows_a_grid_for_each_epoch():
+    grids = [torch.rand(6, 1, 8, 8) for _ in range(3)]
+    fig = plots.strip(grids, ["epoch 1", "epoch 5", "epoch 9"], "Over time", columns=2)
+    assert [axes.get_title() for axes in fig.axes] == ["epoch 1", "epoch 5", "epoch 9"]
+    np.testing.assert_array_equal(fig.axes[1].images[0].get_array(), plots.mosaic(grids[1], 2))
+    assert fig.get_suptitle() == "Over time"
+
+
+def test_an_animation_moves_and_is_shown_with_its_alt_text(figures, shell):
+    frames = [np.full((16, 40), value, np.uint8) for value in (0, 120, 255)]
+    with capture_output() as captured:
+        plots.gif(
+            frames, "grid", alt='Squares that "brighten".', labels=["1", "2", "3"], seconds=0.1, scale=3
+        )
+    (shown,) = captured.outputs
+    assert shown.data["text/html"].startswith('<img src="data:image/gif;base64,')
+    assert 'alt="Squares that &quot;brighten&quot;."' in shown.data["text/html"]
+    assert json.loads((figures / "alt.json").read_text()) == {"01_grid.gif": 'Squares that "brighten".'}
+    with Image.open(figures / "01_grid.gif") as image:
+        assert (image.n_frames, image.size) == (3, (120, 62))
+        assert image.info["duration"] == 100
+        middles = []
+        for number in range(3):
+            image.seek(number)
+            middles.append(image.convert("L").getpixel((60, 20)))
+    assert abs(middles[0] - 0) < 9
+    assert abs(middles[1] - 120) < 9
+    assert abs(middles[2] - 255) < 9
+    assert image.info["duration"] == 400
+
+
+def test_an_animation_in_colour_keeps_its_colours(figures):
+    frame = np.zeros((8, 8, 3), np.uint8)
+    frame[..., 0] = 200
+    plots.gif([frame, frame // 2], "colour", alt="Red.", greys=64)
+    with Image.open(figures / "01_colour.gif") as image:
+        red, green, blue = image.convert("RGB").getpixel((4, 4))
+    assert abs(red - 200) < 12
+    assert green < 12
+    assert blue < 12
