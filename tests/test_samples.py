@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers import samples
 from helpers.errors import UserError
-from helpers.samples import aoi, chest_xray, drive, lungs, lungs_elsewhere, radiography
+from helpers.samples import aoi, chest_xray, drive, lungs, lungs_elsewhere, radiography, western_blot
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,7 @@ SMALL = {  # tables of a renderer that say how much it renders
     "lungs_elsewhere": {"FILMS": 3},
     "mnist": {},
     "radiography": {"COUNTS": {"COVID": 2, "Lung_Opacity": 2, "Normal": 2, "Viral Pneumonia": 2}},
+    "western_blot": {"MEMBRANES": 3},
 }
 
 
@@ -281,6 +282,56 @@ def test_the_other_hospital_differs_in_tone_and_shape_and_not_in_lungs(rendered)
         np.mean([(mask > 0).mean() for mask in look(name, "masks")]) for name in ("lungs", "lungs_elsewhere")
     ]
     assert 0.5 < areas[1] / areas[0] < 1
+
+
+# --- western_blot -------------------------------------------------------------------------------------
+
+
+def triples(folder: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    return [
+        (
+            read(path),
+            read(folder / "wb_template" / f"BandMask_{path.name}"),
+            read(folder / "wb_template2" / f"BasePattern_{path.name}"),
+        )
+        for path in sorted((folder / "wb_dataset").iterdir())
+    ]
+
+
+def test_blots_have_the_layout_of_the_original_and_membranes_give_several_windows(rendered):
+    folder = rendered("western_blot")
+    names = {path.name for path in (folder / "wb_dataset").iterdir()}
+    assert all(re.fullmatch(r"bg_\d{4}\.png", name) for name in names)
+    groups = table(folder / "groups.csv")
+    assert groups.keys() == names
+    assert max(Counter(groups.values()).values()) > 1
+    for parts in triples(folder):
+        assert {part.shape for part in parts} == {(64, 64)}
+        assert {part.dtype for part in parts} == {np.dtype(np.uint8)}
+        assert set(np.unique(parts[1])) == {0, 255}
+
+
+def test_the_band_mask_is_a_threshold_and_the_base_pattern_a_blur(rendered):
+    """What notebook 08 shows to leak: both templates are functions of the blot alone."""
+    for blot, mask, base in triples(rendered("western_blot")):
+        bands = mask > 0
+        assert blot[bands].max() < blot[~bands].min()
+        assert western_blot.BANDS[0] <= bands.mean() <= western_blot.BANDS[1]
+        filled = np.where(bands, np.median(blot[~bands]), blot).astype(float)
+        expected = gaussian_filter(filled, western_blot.BLUR, mode="nearest")
+        assert np.abs(base - expected).mean() < 1.5  # grey levels; Pillow's blur is nearly a Gaussian
+
+
+def test_otsu_parts_two_clusters_of_pixels():
+    generator = np.random.default_rng(0)
+    two = np.concatenate([generator.normal(60, 8, 400), generator.normal(180, 8, 600)])
+    assert 80 < western_blot.otsu(two.astype(np.uint8)) < 160
+    assert western_blot.otsu(np.array([10] * 5 + [200], np.uint8)) < 200
+
+
+def test_bands_differ_in_darkness_so_that_a_mask_alone_does_not_tell_it(rendered):
+    levels = [blot[mask > 0].mean() for blot, mask, _ in triples(rendered("western_blot"))]
+    assert np.std(levels) > 20
 
 
 # --- aoi ----------------------------------------------------------------------------------------------
