@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
         help="execute notebooks and write results/index.html",
         description="Execute notebooks, each in a process of its own, and write a report on all of them.",
         epilog="-p drive_unet.epochs=5 is for one run, -p seed=1 for every chosen run that has it; "
-        "a list is written -p 'transfer_depth.depths=[0, 2]'.",
+        "a list is written -p 'transfer_depth.depths=[0, 2]'. Commas sweep: -p drive_unet.seed=0,1,2 makes "
+        "three runs, several sweeps every combination.",
     )
     run.add_argument("names", nargs="*", metavar="NAME", help="runs to execute (default: all of the profile)")
     run.add_argument("--profile", choices=("sample", "cpu", "full"), default="sample", help=PROFILES_HELP)
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--timeout", type=_positive(float), metavar="S", help="stop a run after S seconds")
     run.add_argument("--results", type=Path, metavar="DIR", help="where results go (default: results/)")
+    run.add_argument(
+        "--force", action="store_true", help="run also what has its result already, and from the start"
+    )
     _add_notebooks(run)
     run.set_defaults(command=_run)
 
@@ -125,7 +129,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"Left out, for they have no {options.profile} profile: {', '.join(left_out)}.")
     if not jobs:
         raise UserError(f'no run has a {options.profile} profile; "vision-notebooks list" shows which have.')
-    return batch.run_batch(jobs, results, options.jobs, options.timeout)
+    return batch.run_batch(jobs, results, options.jobs, options.timeout, options.force)
 
 
 def _list(options: argparse.Namespace) -> int:

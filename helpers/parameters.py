@@ -85,16 +85,35 @@ def convert(run: str, parameter: Parameter, value: object) -> Value:
         if kind is list and parameter.default and all(type(item) is float for item in parameter.default):
             converted = [float(item) for item in converted]
     except (ValueError, TypeError, SyntaxError) as error:
-        if isinstance(value, str) and "," in value and kind is not list:
-            raise UserError(
-                f"{run}: {parameter.name}={value} has several values, and sweeps over values do not exist "
-                f"yet; give one value, {KINDS[kind]}."
-            ) from error
         raise UserError(
             f"{run}: {parameter.name}={value} is not {KINDS[kind]}; "
             f"its default is {json.dumps(parameter.default, ensure_ascii=False)}."
         ) from error
     return converted
+
+
+def split(text: str) -> list[str]:
+    """The values that commas separate; a comma inside brackets or quotes separates nothing.
+
+    "0,1" → two values; "[0, 1],[2]" → two lists; "'a,b'" → one text, without its quotes.
+    """
+    pieces, depth, quote = [""], 0, ""
+    for sign in text:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"":
+            quote = sign
+        elif sign in "[]":
+            depth += 1 if sign == "[" else -1
+        elif sign == "," and not depth:
+            pieces.append("")
+            continue
+        pieces[-1] += sign
+    if quote:  # an apostrophe, and no quotes
+        return text.split(",")
+    pieces = [piece.strip() for piece in pieces]
+    return [piece[1:-1] if len(piece) > 1 and piece[0] == piece[-1] and piece[0] in "'\"" else piece
+            for piece in pieces]  # fmt: skip
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

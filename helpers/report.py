@@ -35,7 +35,8 @@ class Result:
 
     @property
     def name(self) -> str:
-        return self.batch["run"]
+        """The run's, with the values of a sweep: the name of its folder."""
+        return self.folder.name
 
     @property
     def headline_name(self) -> str:
@@ -103,6 +104,7 @@ class Result:
         value, low, high = self.headline
         fields = {key: self.batch[key] for key in SUMMARY if key in self.batch}
         return fields | {
+            "run": self.name,
             "headline": self.headline_name,
             "value": value,
             "low": low,

@@ -4,13 +4,17 @@ The first line of standard input is the work: a JSON object with notebook, folde
 notebook goes) and parameters. Standard output carries one JSON object a line: {"done": cells, "total":
 cells} after each cell, and last {"error": null}, or {"error": one line, "detail": lines for a terminal}.
 The input stays open for as long as the batch lives; when it closes, the worker ends itself and its kernel.
+Where the worker is killed, its kernel dies with it: at once on Linux, within a second elsewhere.
 """
 
+import ctypes
 import json
 import os
 import re
+import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -48,12 +52,14 @@ def _execute(path: Path, parameters: dict, send) -> tuple[object, dict | None]:
     sys.modules.setdefault("rfc3987_syntax", None)
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
-    from papermill.engines import NBClientEngine, papermill_engines
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import Engine, papermill_engines
+    from papermill.log import logger
 
     executed = None
 
-    class Engine(NBClientEngine):
-        """papermill's own, which also tells after each cell how far it is."""
+    class Batch(Engine):
+        """papermill's own, which also tells after each cell how far it is, and whose kernel dies with it."""
 
         @classmethod
         def execute_managed_notebook(cls, manager, kernel_name, **options):
@@ -66,9 +72,12 @@ def _execute(path: Path, parameters: dict, send) -> tuple[object, dict | None]:
                 send(done=cell_index + 1, total=len(manager.nb.cells))
 
             manager.cell_complete = cell_complete
-            super().execute_managed_notebook(manager, kernel_name, **options)
+            client = PapermillNotebookClient(
+                manager, timeout=None, startup_timeout=60, kernel_name=kernel_name, log=logger
+            )
+            client.execute(**die_with(os.getpid()))
 
-    papermill_engines.register("batch", Engine)
+    papermill_engines.register("batch", Batch)
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             # Braces in a path are papermill's own placeholders.
@@ -85,6 +94,24 @@ def _execute(path: Path, parameters: dict, send) -> tuple[object, dict | None]:
             if attempt == START_ATTEMPTS or not any(known in str(error) for known in START_FAILURES):
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def die_with(parent: int) -> dict[str, Callable[[], None]]:
+    """Options of a child process that make Linux kill it when this process dies, however it dies.
+
+    Elsewhere nothing: there a kernel looks every second whether its parent lives (ipykernel does).
+    """
+    if not sys.platform.startswith("linux"):
+        return {}
+    prctl = ctypes.CDLL(None).prctl
+    set_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+
+    def ask() -> None:
+        prctl(set_signal, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before it was asked
+            os._exit(1)
+
+    return {"preexec_fn": ask}
 
 
 def _cell_failure(error) -> dict:

@@ -70,17 +70,11 @@ def command(books: Path) -> Callable[..., subprocess.Popen]:
 
     def start(*arguments: object, **options) -> subprocess.Popen:
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        given = [*map(str, arguments)]
+        if "--notebooks" not in given:
+            given += ["--notebooks", str(books)]
         return subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "helpers.cli",
-                "run",
-                *map(str, arguments),
-                "--notebooks",
-                str(books),
-            ],
+            [sys.executable, "-P", "-m", "helpers.cli", "run", *given],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

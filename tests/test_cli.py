@@ -69,7 +69,7 @@ def test_list_shows_parameters_with_their_comments(books, capsys):
         (["list", "god"], 'there is no run "god"; did you mean "good"?'),
         (["run", "-p", "good.epoch=3"], 'good has no parameter "epoch"; did you mean "epochs"?'),
         (["run", "-p", "good.epochs=3.5"], "good: epochs=3.5 is not a whole number; its default is 2."),
-        (["run", "-p", "good.epochs=1,2"], "good: epochs=1,2 has several values"),
+        (["run", "-p", "good.epochs=1,1"], "has 1 twice; a sweep takes each value once."),
         (["run", "big"], "big has no sample profile; choose another: --profile full."),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from tiny import write_notebook
 
 from helpers.errors import UserError
-from helpers.parameters import Parameter, convert, read_parameters
+from helpers.parameters import Parameter, convert, read_parameters, split
 from helpers.runs import PROFILES, plan, read_runs
 from helpers.runtime import project_root
 
@@ -99,9 +99,20 @@ def test_names_run_parameter_value_and_type(default, value, kind):
     assert f"width={value}" in str(caught.value)
 
 
-def test_a_comma_is_no_sweep_yet():
-    with pytest.raises(UserError, match=r"seed=0,1 has several values, and sweeps .* do not exist yet"):
-        convert("run", Parameter("seed", 0, ""), "0,1")
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0", ["0"]),
+        ("0, 1,2", ["0", "1", "2"]),
+        ("[0, 1],[2]", ["[0, 1]", "[2]"]),
+        ("'a,b',c", ["a,b", "c"]),
+        ("it's, so", ["it's", " so"]),
+        ("0,,1", ["0", "", "1"]),
+        ("", [""]),
+    ],
+)
+def test_commas_separate_values(text, values):
+    assert split(text) == values
 
 
 def test_plan_settles_every_value(books, tmp_path):
@@ -113,6 +124,28 @@ def test_plan_settles_every_value(books, tmp_path):
         "sizes": [1, 2], "epochs": 7, "rate": 2.0, "results_dir": str(tmp_path / "good"),
     }  # fmt: skip
     assert good.parameters["source"] == "sample"  # the notebook's own
+
+
+def test_sweeps_expand_to_their_product(books, tmp_path):
+    """The order of the options is the order in the names; only what varies is named."""
+    given = ["rate=2", "good.epochs=-1,1", "sizes=[1],[2, 3]"]
+    jobs, _ = plan(read_runs(books), ["good"], "sample", given, tmp_path)
+    assert [job.name for job in jobs] == [
+        "good,sizes=1,epochs=-1", "good,sizes=1,epochs=1",
+        "good,sizes=2_3,epochs=-1", "good,sizes=2_3,epochs=1",
+    ]  # fmt: skip
+    last = jobs[-1]
+    assert last.sweep == {"sizes": [2, 3], "epochs": 1}
+    assert last.parameters["rate"] == 2.0
+    assert last.parameters["results_dir"] == str(last.folder) == str(tmp_path / last.name)
+
+
+def test_texts_that_cannot_name_a_folder_still_give_a_folder_each(books, tmp_path):
+    texts = ["/a b", "/a_b", "..", "x" * 50, "x" * 51, "plain"]
+    jobs, _ = plan(read_runs(books), ["good"], "sample", [f"good.source={','.join(texts)}"], tmp_path)
+    assert len({job.folder for job in jobs}) == len(texts)
+    assert all(job.folder.parent == tmp_path and len(job.name) < 70 for job in jobs)
+    assert jobs[-1].name == "good,source=plain"
 
 
 def test_plan_reads_numbers_that_yaml_takes_for_text(books, tmp_path):
@@ -140,6 +173,13 @@ def test_a_relative_data_dir_is_meant_from_the_current_folder(books, tmp_path, m
         ([], "sample", "epoch=1", 'no chosen run has a parameter "epoch"; did you mean "epochs"?'),
         ([], "sample", "epochs=many", "good: epochs=many is not a whole number; its default is 2."),
         ([], "sample", "results_dir=/x", "use --results DIR"),
+        ([], "sample", "results_dir=/x,/y", "use --results DIR"),
+        ([], "sample", "good.epochs=0,,1", "a value between two commas is empty"),
+        ([], "sample", "good.epochs=", "good: epochs= is not a whole number"),
+        ([], "sample", "good.epochs=0,1,0", "has 0 twice; a sweep takes each value once"),
+        ([], "sample", "good.rate=1e-3,0.001", "has 0.001 twice"),
+        ([], "sample", "good.epochs=0,x", "good: epochs=x is not a whole number"),
+        ([], "sample", "resume=true,false", "no sweep over it"),
     ],
 )
 def test_plan_refuses(books, tmp_path, names, profile, assignment, message):
@@ -154,6 +194,8 @@ def test_plan_refuses(books, tmp_path, names, profile, assignment, message):
         ("runs: [", "is not YAML"),
         ("a: 1", 'has no "runs:"'),
         ("runs: {../up: {}}", '"../up" cannot name a run'),
+        ("runs:\n  a: {}\n  b: {}\n  a: {}\n", '"a" stands twice in the part from line 2 on'),
+        ("runs: {a: {notebook: a.ipynb, about: A, headline: x, figures: gap}}", "must be a list of names"),
         ("runs: {a: 1}", "needs keys and values"),
         ("runs: {a: {notebook: a.ipynb, about: A}}", 'needs "headline"'),
         ("runs: {a: {notebook: a.ipynb, about: A, headlin: x}}", 'did you mean "headline"?'),

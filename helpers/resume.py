@@ -1,0 +1,223 @@
+"""What a run depends on, as fingerprints; and from them, whether it has to run, and from where.
+
+Two files in a run's folder tell how far it came. `started.json` is written before the notebook starts,
+`batch.json` after it ended; both carry the fingerprints of that time. A batch that was killed at any
+moment so leaves, for each run, its whole result, or the mark that it started, or nothing.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from helpers import runtime
+from helpers.errors import UserError
+from helpers.files import atomic_open
+from helpers.runs import Job
+
+# The batch itself, which no notebook imports. What is missing here costs a repeat, never a wrong result.
+NOT_IN_NOTEBOOKS = (
+    "audit", "batch", "cli", "cluster", "compare", "data_tools", "execution", "explore", "report",
+    "resume", "runs", "worker",
+)  # fmt: skip
+# They say where results go and from where a run starts, not what comes out.
+NO_INFLUENCE = ("results_dir", "resume")
+WRITTEN = (".csv", ".html", ".ipynb", ".json", ".npz", ".part")  # what runs write beside their folders
+
+
+def fingerprint(job: Job) -> dict[str, str]:
+    """Twelve hex digits for each thing that a run's result depends on: notebook, parameters, helpers,
+    packages, data.
+
+    Equal fingerprints mean equal results on one machine. Recorded outputs of the notebook do not count.
+    """
+    cells = json.loads(job.run.notebook.read_text(encoding="utf-8"))["cells"]
+    sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    values = {name: value for name, value in job.parameters.items() if name not in NO_INFLUENCE}
+    return {
+        "notebook": _digest(json.dumps(sources)),
+        "parameters": _digest(json.dumps(values, sort_keys=True)),
+        "helpers": _helpers(),
+        "packages": _packages(),
+        "data": _data([code for kind, code in sources if kind == "code"], values),
+    }
+
+
+def code_fingerprint(notebook: Path) -> str:
+    """One fingerprint of a notebook and of `helpers`, to see whether two machines have the same."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return _digest(json.dumps(["".join(cell["source"]) for cell in cells]) + _helpers())
+
+
+def is_current(job: Job, now: dict[str, str]) -> bool:
+    """Whether the folder holds the whole result of a run that ended well, from these fingerprints."""
+    record = _read(job.folder / "batch.json")
+    if record.get("status") != "done" or record.get("fingerprint") != now:
+        return False
+    files = files_of(job.folder)
+    return all(files.get(name) == size for name, size in record["files"].items())
+
+
+def can_resume(job: Job, now: dict[str, str]) -> bool:
+    """Whether checkpoints of the same run lie in the folder, from which its notebook can go on."""
+    left = _read(job.folder / "batch.json") or _read(job.folder / "started.json")
+    return (
+        "resume" in job.parameters
+        and left.get("fingerprint") == now
+        and left.get("status") != "done"
+        and any(job.folder.glob("checkpoints/*"))
+    )
+
+
+def changes(job: Job, now: dict[str, str]) -> list[str]:
+    """What differs from the run whose result lies in the folder; empty where there is none."""
+    before = _read(job.folder / "batch.json").get("fingerprint", {})
+    return [name for name in now if before and before.get(name) != now[name]]
+
+
+def begin(job: Job, now: dict[str, str], keep_checkpoints: bool) -> None:
+    """Empty the folder of what an earlier run left there, and mark that this one started.
+
+    The order matters to a kill in between: first the old result loses its record, last the new mark is
+    set, so that neither old numbers nor checkpoints of other settings are ever taken for this run's.
+    """
+    try:
+        (job.folder / "batch.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise _in_the_way(job.folder, error) from error
+    clear(job.folder, keep_checkpoints)
+    with atomic_open(job.folder / "started.json") as file:
+        json.dump({"fingerprint": now}, file)
+
+
+def end(job: Job, record: dict) -> None:
+    """Write batch.json, last of all: a folder that has it holds a run that came to its end."""
+    with atomic_open(job.folder / "batch.json") as file:
+        json.dump(record | {"files": files_of(job.folder)}, file, indent=2, ensure_ascii=False)
+    (job.folder / "started.json").unlink(missing_ok=True)
+
+
+def clear(folder: Path, keep_checkpoints: bool) -> None:
+    """Remove what an earlier run left in its folder, so that a failed run never shows old numbers.
+
+    Only what runs write is removed; `started.json` stays for as long as the checkpoints that it is
+    about. Raises UserError when that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not keep_checkpoints and (folder / "checkpoints").is_dir():
+            shutil.rmtree(folder / "checkpoints")
+        for path in folder.iterdir():
+            if path.is_dir():
+                if path.name in ("figures", "predictor", "predicted"):
+                    shutil.rmtree(path)
+            elif path.suffix in WRITTEN and not (keep_checkpoints and path.name == "started.json"):
+                path.unlink()
+    except OSError as error:
+        raise _in_the_way(folder, error) from error
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """The size of each file of a result, but for checkpoints, which may be deleted to save space."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in ("batch.json", "started.json", "explore.html")
+        and path.name[0] != "."
+        and path.relative_to(folder).parts[0] not in ("checkpoints", "predicted")
+    }
+
+
+def _in_the_way(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{error.filename or folder}: cannot be replaced ({error.strerror}); choose another --results."
+    )
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@cache
+def _helpers() -> str:
+    """The code that notebooks import from this package; sample data follow from it too."""
+    root = Path(__file__).parent
+    files = [path for path in sorted(root.rglob("*.py")) if path.stem not in NOT_IN_NOTEBOOKS]
+    texts = (f"{path.relative_to(root).as_posix()}\n{path.read_text(encoding='utf-8')}" for path in files)
+    return _digest("\n".join(texts))
+
+
+@cache
+def _packages() -> str:
+    """Versions of Python and of what this package depends on, and the kind of machine."""
+    try:
+        needs = metadata.requires("vision-notebooks") or []
+    except metadata.PackageNotFoundError:
+        needs = []
+    lines = [sys.version, platform.machine()]
+    for requirement in sorted(need for need in needs if "extra ==" not in need):
+        name = requirement.split(";")[0].split("[")[0].strip()
+        name = name[: next((i for i, sign in enumerate(name) if sign in "<>=!~ "), len(name))]
+        try:
+            lines.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{name} missing")
+    return _digest("\n".join(lines))
+
+
+def _data(code: list[str], values: dict) -> str:
+    """Every folder of real data that the code or a parameter names, by names, sizes and times of its files.
+
+    Before a run nobody knows what it will open. But a dataset is named by a text, so each text that names
+    a folder under the data root counts: rather one folder too many than one forgotten.
+    """
+    if values.get("source") == "sample":
+        return "sample"
+    root = runtime.data_root(values.get("data_dir", ""))
+    texts = {value for value in values.values() if isinstance(value, str)}
+    for cell in code:
+        texts |= set(_texts(cell))
+    names = sorted(text for text in texts if _is_folder(root, text))
+    return _digest("\n".join(line for name in names for line in _listing(root / name)))
+
+
+def _texts(cell: str) -> Iterator[str]:
+    """The texts in a cell's code; none in one that holds IPython's own commands."""
+    try:
+        tree = ast.parse(cell)
+    except SyntaxError:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _is_folder(root: Path, text: str) -> bool:
+    if not text or len(text) > 100 or text[0] in "./~" or "\n" in text or "\0" in text:
+        return False
+    return (root / text).is_dir()
+
+
+def _listing(folder: Path) -> Iterator[str]:
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if name[0] != ".":
+                about = os.stat(os.path.join(path, name))
+                yield f"{os.path.relpath(path, folder)}/{name} {about.st_size} {about.st_mtime_ns}"

@@ -1,0 +1,220 @@
+"""What has its result is not run again, what was interrupted goes on, and nothing half-written counts."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from tiny import SAVE, write_notebook
+
+from helpers import resume
+from helpers.runs import Job, plan, read_runs
+
+# Epochs with a checkpoint each; with one size, the first waits to be killed.
+EPOCHS = """\
+import json, pathlib, time
+folder = pathlib.Path(results_dir)
+state = folder / "checkpoints" / "count.pt"
+done = int(state.read_text()) if resume and state.exists() else 0
+print("starts after epoch", done)
+for epoch in range(done, epochs):
+    state.parent.mkdir(parents=True, exist_ok=True)
+    state.write_text(str(epoch + 1))
+    if epoch == 0 and len(sizes) == 1:
+        time.sleep(100)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of notebooks of this test's own, for it changes them."""
+    books = tmp_path / "books"
+    books.mkdir()
+    write_notebook(books / "01_good.ipynb", SAVE, "datasets = ['pets']")
+    (books / "runs.yaml").write_text(
+        "runs:\n  good: {notebook: 01_good.ipynb, about: Works, headline: test_dice, cpu: {source: real}}\n"
+    )
+    return books
+
+
+def job_of(folder: Path, *assignments: str, profile: str = "sample") -> Job:
+    (job,), _ = plan(read_runs(folder), ["good"], profile, assignments, folder.parent / "results")
+    return job
+
+
+def finish(job: Job) -> None:
+    """As the batch does around a run that writes one file."""
+    now = resume.fingerprint(job)
+    resume.begin(job, now, keep_checkpoints=False)
+    (job.folder / "metrics.json").write_text("{}")
+    resume.end(job, {"status": "done", "fingerprint": now})
+
+
+def changed(folder: Path, *assignments: str, profile: str = "sample") -> list[str]:
+    job = job_of(folder, *assignments, profile=profile)
+    return resume.changes(job, resume.fingerprint(job))
+
+
+def test_outputs_and_folders_are_no_change(folder):
+    job = job_of(folder)
+    finish(job)
+    notebook = nbformat.read(folder / "01_good.ipynb", 4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="new")]
+    notebook.cells[1].execution_count = 7
+    nbformat.write(notebook, folder / "01_good.ipynb")
+    assert changed(folder, "resume=true") == []
+    assert resume.is_current(job, resume.fingerprint(job))
+
+
+def test_each_change_is_named(folder):
+    finish(job_of(folder))
+    assert changed(folder, "epochs=5") == ["parameters"]
+    write_notebook(folder / "01_good.ipynb", SAVE, "1 + 1")
+    assert changed(folder) == ["notebook"]
+
+
+def test_code_and_packages_count(folder, monkeypatch):
+    finish(job_of(folder))
+    monkeypatch.setattr(resume, "_helpers", lambda: "other code")
+    monkeypatch.setattr(resume, "_packages", lambda: "other versions")
+    assert changed(folder) == ["helpers", "packages"]
+
+
+def test_the_code_of_the_batch_itself_does_not_count():
+    modules = {path.stem for path in Path(resume.__file__).parent.glob("*.py")}
+    assert set(resume.NOT_IN_NOTEBOOKS) - {"audit", "cluster", "compare", "explore"} <= modules
+    for module in ("training", "losses", "metrics", "loaders"):
+        assert module not in resume.NOT_IN_NOTEBOOKS
+
+
+def test_real_data_count_by_names_sizes_and_times(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    finish(job_of(folder, profile="cpu"))
+    assert changed(folder, profile="cpu") == []
+    image = tmp_path / "data" / "pets" / "a" / "1.png"  # the notebook's code names this folder
+    image.parent.mkdir(parents=True)
+    image.write_text("x")
+    assert changed(folder, profile="cpu") == ["data"]
+    finish(job_of(folder, profile="cpu"))
+    os.utime(image, (1, 1))
+    assert changed(folder, profile="cpu") == ["data"]
+    (tmp_path / "data" / "birds").mkdir()
+    (tmp_path / "data" / "birds" / "1.png").write_text("x")  # a parameter may name a folder, too
+    finish(job_of(folder, profile="cpu"))
+    assert changed(folder, "source=birds", profile="cpu") == ["parameters", "data"]
+
+
+def test_a_missing_or_cut_file_is_no_result(folder):
+    job = job_of(folder)
+    finish(job)
+    now = resume.fingerprint(job)
+    (job.folder / "notes.txt").write_text("a user's own")
+    assert resume.is_current(job, now)
+    (job.folder / "metrics.json").write_text("")
+    assert not resume.is_current(job, now)
+    finish(job)
+    (job.folder / "batch.json").write_text('{"status": "do')
+    assert not resume.is_current(job, now)
+
+
+def test_only_an_unfinished_run_with_equal_fingerprints_goes_on(folder):
+    job = job_of(folder)
+    now = resume.fingerprint(job)
+    resume.begin(job, now, keep_checkpoints=False)
+    assert not resume.can_resume(job, now)  # no checkpoint yet
+    (job.folder / "checkpoints").mkdir()
+    (job.folder / "checkpoints" / "unet.resume.pt").write_text("weights")
+    assert resume.can_resume(job, now)
+    assert not resume.can_resume(job, now | {"data": "other"})
+    resume.end(job, {"status": "timeout", "fingerprint": now})
+    assert resume.can_resume(job, now)
+    resume.end(job, {"status": "done", "fingerprint": now})
+    assert not resume.can_resume(job, now)
+
+
+def test_no_kill_while_a_folder_is_cleared_leaves_a_false_trace(folder, monkeypatch):
+    """The kill is an exception at each removal in turn."""
+    for removal in range(8):
+        job = job_of(folder)
+        finish(job)
+        (job.folder / "checkpoints").mkdir()
+        (job.folder / "checkpoints" / "unet.resume.pt").write_text("old weights")
+        now = resume.fingerprint(job) | {"parameters": "new"}
+        left = [removal]
+
+        def unlink(path, missing_ok=False, unlink=Path.unlink, left=left):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            unlink(path, missing_ok)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", unlink)
+            try:
+                resume.begin(job, now, keep_checkpoints=False)
+                finished = True
+            except KeyboardInterrupt:
+                finished = False
+        if removal == 0:
+            continue  # nothing was removed: the old result is whole and keeps its fingerprints
+        assert not resume.is_current(job, resume.fingerprint(job))
+        assert not resume.can_resume(job, now)
+        assert not resume.can_resume(job, resume.fingerprint(job))
+    assert finished  # the last kill would have come after all removals
+
+
+def test_clear_removes_only_what_runs_write(tmp_path):
+    for name in ("metrics.json", "notes.md", "figures/1.png", "checkpoints/a.pt", ".notebook.ipynb.x.part"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    resume.clear(tmp_path, keep_checkpoints=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "notes.md"]
+    resume.clear(tmp_path, keep_checkpoints=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
+
+
+@pytest.fixture
+def epochs(folder: Path) -> Path:
+    write_notebook(folder / "01_good.ipynb", EPOCHS, SAVE)
+    return folder
+
+
+def printed(results: Path, run: str) -> str:
+    notebook = json.loads((results / run / "notebook.ipynb").read_text())
+    return "".join("".join(o.get("text", "")) for c in notebook["cells"] for o in c.get("outputs", []))
+
+
+def test_a_batch_killed_in_the_middle_does_the_rest_and_no_more(epochs, command, tmp_path):
+    results = tmp_path / "results"
+    arguments = ["good", "-p", "sizes=[1, 2],[1]", "--results", results, "--notebooks", epochs]
+    first, second = "good,sizes=1_2", "good,sizes=1"
+    process = command(*arguments)
+    deadline = time.monotonic() + 60
+    while not (results / second / "checkpoints" / "count.pt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (results / second / "batch.json").exists()
+    written = (results / first / "batch.json").stat().st_mtime_ns
+
+    out, err = command(*arguments).communicate(timeout=60)
+    assert re.search(r"^good,sizes=1_2 +unchanged \(not run again\)  test_dice .790", out, re.M), err
+    assert re.search(r"^good,sizes=1 +done in \d+ s \(went on from its checkpoints\)", out, re.M)
+    assert "1 of 2 runs unchanged; --force runs them again." in out
+    assert (results / first / "batch.json").stat().st_mtime_ns == written
+    assert "starts after epoch 1" in printed(results, second)
+
+    write_notebook(epochs / "01_good.ipynb", EPOCHS, SAVE, "print('more')")
+    again = ["good", "-p", "sizes=[1, 2]", "-p", "epochs=1,2", *arguments[3:]]
+    out, _ = command(*again).communicate(timeout=60)
+    assert "good,epochs=1  done" in out
+    out, _ = command(*again).communicate(timeout=60)
+    assert "2 of 2 runs unchanged" in out
+    out, _ = command(*again, "--force").communicate(timeout=60)
+    assert "unchanged" not in out
+    assert "starts after epoch 0" in printed(results, "good,epochs=2")
