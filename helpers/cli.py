@@ -58,6 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_notebooks(run)
     run.set_defaults(command=_run)
 
+    compared = commands.add_parser(
+        "compare",
+        help="mean, spread and paired differences of a sweep",
+        description="Compare the runs of sweeps: mean, standard deviation, paired differences, and a page.",
+    )
+    compared.add_argument("names", nargs="*", metavar="NAME", help="runs (default: all that were swept)")
+    compared.add_argument("--metric", default="", metavar="M",
+                          help="a name in metrics.json (default: the run's headline)")  # fmt: skip
+    compared.add_argument("--over", default="seed", metavar="PARAM",
+                          help="the parameter whose values are repeats (default: seed)")  # fmt: skip
+    compared.add_argument("--results", type=Path, metavar="DIR", help="where results lie (default: results/)")
+    compared.set_defaults(command=_compare)
+
     listing = commands.add_parser(
         "list",
         help="show the runs, or the parameters of some",
@@ -130,6 +143,25 @@ def _run(options: argparse.Namespace) -> int:
     if not jobs:
         raise UserError(f'no run has a {options.profile} profile; "vision-notebooks list" shows which have.')
     return batch.run_batch(jobs, results, options.jobs, options.timeout, options.force)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from helpers import compare, report, runtime
+    from helpers.files import atomic_open
+
+    results = _absolute(options.results) or runtime.project_root() / "results"
+    if not results.is_dir():
+        raise UserError(f"{results}: no such folder; correct --results.")
+    found = compare.comparisons(report.read_all(results), options.metric, options.over)
+    for sweep in compare.named(found, options.names, options.metric):
+        print(f"{sweep.title}, {sweep.metric}; differences against the first, paired by {sweep.over}")
+        _print_table([("  " + row[0], *row[1:]) for row in sweep.table()])
+        if sweep.mixed:
+            print(f"  careful: these runs also differ in {', '.join(sweep.mixed)}; run the sweep again.")
+        with atomic_open(results / sweep.file) as file:
+            file.write(report.render_comparison(sweep))
+        print(results / sweep.file)
+    return 0
 
 
 def _list(options: argparse.Namespace) -> int:

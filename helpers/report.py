@@ -1,4 +1,4 @@
-"""Reads finished runs back from their folders, and writes `summary.csv` and the page `index.html`."""
+"""Reads finished runs back from their folders, and writes `summary.csv`, `index.html` and pages beside it."""
 
 import base64
 import csv
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from helpers import compare, explore
+from helpers.compare import Comparison
 from helpers.files import atomic_open
 
 TEMPLATES = Path(__file__).parent / "templates"
-FIGURES = 6  # of a run on the page; the notebook has all
+FIGURES = 3  # of a run on the page; the notebook has all
 INLINE_BYTES = 150_000  # figures above this are scaled down
 INLINE_WIDTH = 1400  # pixels; enough for a card on a screen with two pixels a point
 SUMMARY = (
@@ -75,20 +77,28 @@ class Result:
         page = self.folder / "notebook.html"
         return quote(f"{self.folder.name}/{page.name}") if page.exists() else ""
 
-    def figures(self) -> list[dict[str, str]]:
-        """Some figures as `uri` for the page, `link` to the file, and `alt`.
+    @property
+    def explore(self) -> str:
+        """Link to the page with a movable threshold; empty where there is none."""
+        page = self.folder / explore.PAGE
+        return quote(f"{self.folder.name}/{page.name}") if page.exists() else ""
 
-        The first shows the data; the others are the last ones, which show results.
+    def figures(self) -> list[dict[str, str]]:
+        """Its best figures as `uri` for the page, `link` to the file, and `alt`.
+
+        runs.yaml names them; else the first shows the data, and the last ones show results.
         """
         alt, _ = _load(self.folder / "figures" / "alt.json")
         paths = sorted((self.folder / "figures").glob("*.png"))
+        named = {path.stem.partition("_")[2]: path for path in paths}
+        best = [named[name] for name in self.batch.get("figures", ()) if name in named][:FIGURES]
         return [
             {
                 "uri": data_uri(path),
                 "link": quote(f"{self.folder.name}/figures/{path.name}"),
                 "alt": alt.get(path.name) or path.stem,
             }
-            for path in paths[:1] + paths[1:][-(FIGURES - 1) :]
+            for path in best or paths[:1] + paths[1:][-(FIGURES - 1) :]
         ]
 
     def facts(self) -> list[str]:
@@ -127,28 +137,54 @@ def read_result(folder: Path) -> Result | None:
     return Result(folder, batch, metrics.get("metrics", {}), metrics.get("claims", {}), records, problems)
 
 
-def write(results: Path) -> Path:
-    """Write summary.csv and index.html on every finished run under `results`; returns the page's path.
-
-    Runs of earlier batches are included. Raises UserError when a file cannot be written.
-    """
+def read_all(results: Path) -> list[Result]:
+    """Every finished run under `results`, in the order of the notebooks."""
     folders = [path for path in results.iterdir() if path.is_dir()]
     found = [result for folder in folders if (result := read_result(folder)) is not None]
-    found.sort(key=lambda result: (result.batch["notebook"], result.folder.name))
+    return sorted(found, key=lambda result: (result.batch["notebook"], result.folder.name))
+
+
+def write(results: Path) -> Path:
+    """Write summary.csv and the pages on every finished run under `results`; returns index.html's path.
+
+    Runs of earlier batches are included. Each sweep gets a page that compares its runs, each run with
+    predictions one with a movable threshold. Raises UserError when a file cannot be written.
+    """
+    found = read_all(results)
     table = io.StringIO()
     writer = csv.DictWriter(table, SUMMARY, lineterminator="\n")
     writer.writeheader()
     writer.writerows(result.row() for result in found)
-    with atomic_open(results / "summary.csv") as file:
-        file.write(table.getvalue())
-    page = render(found)
-    with atomic_open(results / "index.html") as file:
-        file.write(page)
+    for result in found:
+        explore.write(result.folder, result.name, result.records, result.metrics)
+    swept = compare.comparisons(found)
+    pages = {comparison.file: render_comparison(comparison) for comparison in swept}
+    pages["index.html"] = render(found, swept, _unfinished(results))
+    for name, text in (pages | {"summary.csv": table.getvalue()}).items():
+        with atomic_open(results / name) as file:
+            file.write(text)
     return results / "index.html"
 
 
-def render(found: list[Result]) -> str:
-    """The page as one self-contained HTML text: style and figures are inside, all texts are escaped."""
+def render(found: list[Result], swept: list[Comparison] = (), unfinished: list[str] = ()) -> str:
+    """The page as one self-contained HTML text: style and figures are inside, all texts are escaped.
+
+    swept: the comparisons that stand beside it. unfinished: names of runs that started and did not end.
+    """
+    pages = {result.name: comparison.file for comparison in swept for result in comparison.results}
+    return (
+        _environment()
+        .get_template("index.html.j2")
+        .render(results=found, counts=_counts(found), swept=swept, pages=pages, unfinished=unfinished)
+    )
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The page of one sweep: every setting with mean and spread, and the runs of a seed joined by a line."""
+    return _environment().get_template("compare.html.j2").render(sweep=comparison, chart=chart(comparison))
+
+
+def _environment():
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
@@ -156,7 +192,54 @@ def render(found: list[Result]) -> str:
     )
     environment.filters.update(number=number, duration=duration)
     environment.globals.update(interval=interval, scale=scale)
-    return environment.get_template("index.html.j2").render(results=found, counts=_counts(found))
+    return environment
+
+
+def _unfinished(results: Path) -> list[str]:
+    started = [path.parent for path in results.glob("*/started.json")]
+    return sorted(folder.name for folder in started if not (folder / "batch.json").exists())
+
+
+def chart(comparison: Comparison) -> dict:
+    """Where the marks of the comparison stand, in a picture of 400 × 220.
+
+    `ticks`: (y, text); `columns`: x, letter, dots as (y, repeat), mean and the deviation's ends; `lines`: the
+    points of each repeat that several settings share.
+    """
+    values = [value for setting in comparison.settings for value in setting.by_repeat.values()]
+    low, high = min(values), max(values)
+    room = (high - low) * 0.1 or abs(high) * 0.01 or 1
+    low, high = low - room, high + room
+
+    def y(value: float) -> float:
+        return round(10 + 180 * (high - value) / (high - low), 1)
+
+    step = 340 / len(comparison.settings)
+    columns, lines = [], {}
+    for place, setting in enumerate(comparison.settings):
+        x = round(55 + step * (place + 0.5), 1)
+        spread = setting.deviation or 0
+        columns.append({
+            "x": x, "letter": letter(place), "mean": y(setting.mean),
+            "low": min(y(setting.mean - spread), 195), "high": max(y(setting.mean + spread), 5),
+            "dots": [(y(value), repeat) for repeat, value in setting.by_repeat.items()],
+        })  # fmt: skip
+        for repeat, value in setting.by_repeat.items():
+            lines.setdefault(repeat, []).append(f"{x},{y(value)}")
+    unit = 10 ** math.floor(math.log10((high - low) / 2))  # at least two round numbers fit
+    unit *= next(times for times in (5, 2, 1) if (high - low) / (times * unit) >= 2)
+    ticks = [place * unit for place in range(math.ceil(low / unit), math.floor(high / unit) + 1)]
+    decimals = max(0, -math.floor(math.log10(unit)))
+    return {
+        "columns": columns,
+        "lines": [" ".join(points) for points in lines.values() if len(points) > 1],
+        "ticks": [(y(value), f"{value:.{decimals}f}") for value in ticks],
+    }
+
+
+def letter(place: int) -> str:
+    """A, B, … Z, AA, AB, …: a short name for the place of a setting in a list."""
+    return (letter(place // 26 - 1) if place >= 26 else "") + chr(ord("A") + place % 26)
 
 
 def _counts(found: list[Result]) -> str:

@@ -100,8 +100,8 @@ def waiting_kernel(results: Path) -> psutil.Process:
     return psutil.Process(int(path.read_text()))
 
 
-def assert_gone(*processes: psutil.Process) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=GONE)
+def assert_gone(*processes: psutil.Process, within: float = GONE) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=within)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -124,8 +124,7 @@ def test_a_killed_worker_fails_its_run_and_takes_its_kernel_along(command, tmp_p
     kernel = waiting_kernel(tmp_path)
     kernel.parent().kill()
     if sys.platform == "linux":
-        psutil.wait_procs([kernel], timeout=0.5)  # before it would have looked for its parent itself
-        assert not kernel.is_running()
+        assert_gone(kernel, within=0.5)  # before it would have looked for its parent itself
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "the process that ran the notebook ended early (status -9)." in out

@@ -89,7 +89,21 @@ def test_the_card_shows_the_data_and_the_last_figures(tmp_path):
     for number_of_figure in range(9):
         Image.new("L", (4, 4)).save(folder / "figures" / f"0{number_of_figure}.png")
     shown = [figure["alt"] for figure in read_result(folder).figures()]
-    assert shown == ["00", "04", "05", "06", "07", "08"]
+    assert shown == ["00", "07", "08"]
+
+
+def test_runs_yaml_chooses_the_figures(tmp_path):
+    folder = write_run(tmp_path / "chosen", figures=["worst", "gone", "losses"])
+    for name in ("01_pictures", "02_losses", "03_worst", "04_end"):
+        Image.new("L", (4, 4)).save(folder / "figures" / f"{name}.png")
+    assert [figure["alt"] for figure in read_result(folder).figures()] == ["03_worst", "02_losses"]
+
+
+def test_runs_that_did_not_finish_are_named(tmp_path):
+    write_run(tmp_path / "done")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "started.json").write_text("{}")
+    assert "Started and not finished: killed." in write(tmp_path).read_text()
 
 
 def test_texts_are_escaped(results):
