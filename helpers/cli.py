@@ -47,9 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", choices=("sample", "cpu", "full"), default="sample", help=PROFILES_HELP)
     run.add_argument("-p", action="append", default=[], dest="assignments", metavar="NAME.param=value",
                      help="set a parameter; may be repeated, the last one counts")  # fmt: skip
-    run.add_argument(
-        "--jobs", type=_positive(int), default=1, metavar="N", help="runs at a time (default: 1)"
-    )
+    run.add_argument("--jobs", type=_positive(int), metavar="N",
+                     help="runs at a time (default: 1, or all that a scheduler has room for)")  # fmt: skip
+    run.add_argument("--scheduler", metavar="ADDRESS",
+                     help="run on the workers of this Dask scheduler, such as tcp://host:8786")  # fmt: skip
+    run.add_argument("--gpus", type=int, choices=range(9), metavar="N",
+                     help="with --scheduler: GPUs of a run (default: full profile 1, else 0)")  # fmt: skip
     run.add_argument("--timeout", type=_positive(float), metavar="S", help="stop a run after S seconds")
     run.add_argument("--results", type=Path, metavar="DIR", help="where results go (default: results/)")
     run.add_argument(
@@ -142,7 +145,14 @@ def _run(options: argparse.Namespace) -> int:
         print(f"Left out, for they have no {options.profile} profile: {', '.join(left_out)}.")
     if not jobs:
         raise UserError(f'no run has a {options.profile} profile; "vision-notebooks list" shows which have.')
-    return batch.run_batch(jobs, results, options.jobs, options.timeout, options.force)
+    if not options.scheduler:
+        return batch.run_batch(jobs, results, options.jobs or 1, options.timeout, options.force)
+    from helpers.cluster import Cluster
+
+    gpus = options.gpus if options.gpus is not None else int(options.profile == "full")
+    with Cluster(options.scheduler, gpus) as cluster:
+        at_once = options.jobs or len(jobs)
+        return batch.run_batch(jobs, results, at_once, options.timeout, options.force, cluster)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -41,11 +41,17 @@ class Outcome:
     detail: tuple[str, ...] = ()  # the failed cell and its error, for a terminal
 
 
-def execute(work: Work, threads: int, stopped: Callable[[], bool], show: Callable[[int], None]) -> Outcome:
+def execute(
+    work: Work,
+    threads: int,
+    stopped: Callable[[], bool],
+    show: Callable[[int], None],
+    environment: dict[str, str] | None = None,
+) -> Outcome:
     """Run a notebook in a fresh process and wait for it.
 
     threads: its share of cores. stopped: asked many times a second; true ends the run with its kernel.
-    show: is given the number of cells done so far.
+    show: is given the number of cells done so far. environment: variables that differ from this process's.
     """
     started = time.monotonic()
     status, progress, answer = "", {}, None
@@ -57,7 +63,7 @@ def execute(work: Work, threads: int, stopped: Callable[[], bool], show: Callabl
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=_environment(threads),
+            env=_environment(threads) | (environment or {}),
             start_new_session=True,  # a Ctrl-C in the terminal is for the batch, which ends its workers
         ) as worker,
     ):
