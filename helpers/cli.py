@@ -99,6 +99,17 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("name", metavar="NAME", help="a dataset of the list")
         one.set_defaults(command=action)
 
+    audit = commands.add_parser(
+        "audit",
+        parents=[folder],
+        help="tell whether a dataset's result could be trusted",
+        description="Look for what would make a result false: copies across splits, shortcuts and more.",
+    )
+    audit.add_argument("target", metavar="NAME|FOLDER", help="a dataset of the list, or any folder of images")
+    audit.add_argument("--out", type=Path, metavar="DIR",
+                       help="where the page goes (default: results/audit_NAME)")  # fmt: skip
+    audit.set_defaults(command=_audit)
+
     predict = commands.add_parser(
         "predict",
         help="apply a finished run's best model to images",
@@ -218,6 +229,12 @@ def _data_check(options: argparse.Namespace) -> int:
     from helpers import data_tools
 
     return data_tools.main_check(options.name, _text(options.data_dir))
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from helpers import audit
+
+    return audit.main(options.target, _text(options.data_dir), _text(options.out))
 
 
 def _predict(options: argparse.Namespace) -> int:
