@@ -1,10 +1,11 @@
 # Each target sets up what it needs: an environment in .venv, made anew when the list of packages changes.
 #
-#   make run         every notebook on its sample data; ends with the path of results/index.html
-#   make test        format, lint, unit and contract tests, and the outputs of every notebook
-#   make lab         JupyterLab
-#   make notebooks   execute the notebooks in place and so record their outputs anew
-#   make bench       speed, real images, kills: what takes longer than a test may
+#   make run            every notebook on its sample data; ends with the path of results/index.html
+#   make test           format, lint, unit and contract tests, and the outputs of every notebook
+#   make lab            JupyterLab
+#   make notebooks      execute the notebooks in place and so record their outputs anew
+#   make test-browser   JupyterLab and the report in Chromium (Debian: chromium, chromium-driver)
+#   make bench          speed, real images, kills: what takes longer than a test may
 #
 # Variables: PYTHON (3.11 or later), VENV, ARGS ("make run ARGS='drive_unet --jobs 2'"),
 # NOTEBOOKS ("make notebooks NOTEBOOKS=notebooks/04_drive_unet.ipynb").
@@ -21,7 +22,7 @@ TOO_OLD := "$(PYTHON)" is not Python 3.11 or later; name one that is: make PYTHO
 # Beside other work, threads that wait by spinning slow each other down tenfold.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test lab notebooks bench
+.PHONY: run test test-browser lab notebooks bench
 
 run: $(READY)
 	$(BIN)/vision-notebooks run $(ARGS)
@@ -32,8 +33,12 @@ test: export VISION_NOTEBOOKS_QUIET = 1
 test: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/pytest -n 2 --dist loadfile tests --ignore tests/benchmarks
+	$(BIN)/pytest -n 2 --dist loadfile tests --ignore tests/benchmarks --ignore tests/browser
 	$(BIN)/pytest -n 2 --dist loadfile --nbval notebooks
+
+# Pictures of every page go to build/browser, for people to look at.
+test-browser: $(READY)
+	$(BIN)/pytest tests/browser
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
