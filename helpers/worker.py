@@ -91,8 +91,14 @@ def _execute(path: Path, parameters: dict, send) -> tuple[object, dict | None]:
             sentence = "the notebook's process died in the middle of a cell; often the memory was full."
             return executed, {"error": sentence, "detail": [sentence]}
         except Exception as error:
-            if attempt == START_ATTEMPTS or not any(known in str(error) for known in START_FAILURES):
+            if not any(known in str(error) for known in START_FAILURES):
                 raise
+            if attempt == START_ATTEMPTS:
+                sentence = (
+                    f"the notebook's kernel died {attempt} times while it started; where other programs take "
+                    'its ports, run again, else try "python -m ipykernel_launcher".'
+                )
+                return executed, {"error": sentence, "detail": [sentence]}
     raise AssertionError("the last attempt returns or raises")
 
 

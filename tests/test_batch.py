@@ -141,14 +141,18 @@ def test_a_killed_batch_leaves_no_process_behind(command, tmp_path):
     assert_gone(kernel, worker)
 
 
-def test_a_kernel_that_loses_the_race_for_a_port_is_started_again(command, tmp_path, monkeypatch):
-    """Notebooks ask for the kernel `python3`: here that is one which dies at its first start."""
+@pytest.mark.parametrize(("deaths", "status"), [(1, 0), (9, 1)])
+def test_a_kernel_that_loses_the_race_for_a_port_is_started_again(
+    command, tmp_path, monkeypatch, deaths, status
+):
+    """Notebooks ask for the kernel `python3`: here that is one which dies at its first starts."""
     folder = tmp_path / "jupyter" / "kernels" / "python3"
     folder.mkdir(parents=True)
     script = (
         "import os, pathlib, sys\n"
-        f"flag = pathlib.Path({str(tmp_path / 'flag')!r})\n"
-        "if not flag.exists():\n    flag.touch()\n    sys.exit(1)\n"
+        f"starts = pathlib.Path({str(tmp_path / 'starts')!r})\n"
+        "with starts.open('a') as file:\n    file.write('x')\n"
+        f"if len(starts.read_text()) <= {deaths}:\n    sys.exit(1)\n"
         "os.execv(sys.executable, [sys.executable, '-m', 'ipykernel_launcher', *sys.argv[1:]])\n"
     )
     (folder / "start.py").write_text(script)
@@ -158,8 +162,29 @@ def test_a_kernel_that_loses_the_race_for_a_port_is_started_again(command, tmp_p
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     process = command("good", "--results", tmp_path / "results")
     out, _ = process.communicate(timeout=60)
-    assert (tmp_path / "flag").exists()
-    assert process.returncode == 0, out
+    assert process.returncode == status, out
+    assert len((tmp_path / "starts").read_text()) == min(deaths + 1, 3)
+    assert ("died 3 times while it started" in out) == bool(status)
+
+
+@pytest.mark.parametrize("kind", ["running", "killed"])
+def test_two_batches_do_not_share_a_folder(command, tmp_path, kind):
+    first = command("wait", "--results", tmp_path)
+    kernel = waiting_kernel(tmp_path)
+    if kind == "killed":  # its lock goes with it
+        first.kill()
+        first.communicate()
+        assert_gone(kernel)
+    out, err = command("good", "--results", tmp_path).communicate(timeout=60)
+    if kind == "running":
+        assert err == (
+            f"vision-notebooks: {tmp_path}: another batch writes there; wait until it has ended, "
+            "or choose another --results.\n"
+        )
+        first.terminate()
+        first.communicate(timeout=30)
+    else:
+        assert "good  done" in out
 
 
 def test_a_full_disk_leaves_nothing_half_written(command, tmp_path):

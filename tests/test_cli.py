@@ -36,8 +36,9 @@ def test_help_imports_nothing_heavy():
     assert loaded.splitlines()[-1] == "loaded set()"
 
 
-def test_batches_never_import_torch():
-    assert python("import sys, helpers.batch\nprint('torch' in sys.modules)") == "False\n"
+@pytest.mark.parametrize("module", ["batch", "cluster", "compare", "explore", "audit"])
+def test_batches_never_import_torch(module):
+    assert python(f"import sys, helpers.{module}\nprint('torch' in sys.modules)") == "False\n"
 
 
 def test_list_shows_the_runs(books, capsys):
