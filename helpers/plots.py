@@ -39,17 +39,23 @@ def begin(results_dir: Path, note: str = "") -> None:
                          "figure.constrained_layout.use": True, "legend.frameon": False})  # fmt: skip
 
 
-def show(fig: Figure, name: str, alt: str) -> None:
+def show(fig: Figure, name: str, alt: str, colours: int = 0) -> None:
     """Show a figure with alt text and save it as `figures/NN_<name>.png`; the figure is closed.
 
     alt: what the figure shows, in a sentence, for readers who do not see it; kept in the output's
     metadata and in `figures/alt.json`.
+    colours: keep only that many, up to 256: grids of grey pictures need a third of the space then.
     """
     if _note:
         fig.supxlabel(_note, fontsize=7, color=GREY, x=0.99, ha="right")
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png")
     plt.close(fig)
+    if colours:
+        with Pillow.open(buffer) as full:
+            few = full.convert("RGB").quantize(colours, dither=Pillow.Dither.NONE)
+        buffer = io.BytesIO()
+        few.save(buffer, "PNG", optimize=True)
     _save(f"{name}.png", buffer.getvalue(), alt)
     display(Image(buffer.getvalue(), alt=alt))
 
@@ -153,7 +159,7 @@ def strip(grids: Sequence, titles: Sequence[str], title: str, columns: int = 4, 
     """
     sheets = [mosaic(images, columns) for images in grids]
     height = size * sheets[0].shape[0] / sheets[0].shape[1]
-    fig, axes = plt.subplots(1, len(sheets), figsize=(size * len(sheets), height + 0.7), squeeze=False)
+    fig, axes = plt.subplots(1, len(sheets), figsize=(size * len(sheets), height + 0.6), squeeze=False)
     for cell, sheet, text in zip(axes.flat, sheets, titles):
         cell.imshow(sheet, vmin=0, vmax=255)
         cell.set_title(text, fontsize=8, fontweight="normal")

@@ -215,3 +215,13 @@ def test_an_animation_in_colour_keeps_its_colours(figures):
     assert abs(red - 200) < 12
     assert green < 12
     assert blue < 12
+
+
+def test_few_colours_make_a_small_file_that_looks_the_same(figures):
+    noise = np.random.default_rng(0).random((20, 32, 32))
+    for name, colours in (("full", 0), ("few", 64)):
+        plots.show(plots.batch_grid(noise, [""] * 20, "Noise"), name, alt="Noise.", colours=colours)
+    full, few = figures / "01_full.png", figures / "02_few.png"
+    assert few.stat().st_size < 0.6 * full.stat().st_size
+    one, other = (np.asarray(Image.open(file).convert("RGB"), float) for file in (full, few))
+    assert np.abs(one - other).mean() < 4
