@@ -143,7 +143,7 @@ class TransferModel(nn.Module):
     """A pretrained backbone with a new head, trainable from its end to a chosen depth.
 
     (N, 1 or 3, H, W) in [0, 1], not normalized → logits (N, classes).
-    depth: 0 trains the head; 1 also the backbone's last block, 2 the last two; "all" everything.
+    depth: 0 trains the head; 1 also the backbone's last block, 2 the last two, and so on; "all" everything.
     Frozen blocks get no gradients, and their BatchNorm stays in eval whatever `train()` says: a layer
     whose running statistics drift is not frozen. The backbone is copied, so one serves several models.
     `frozen` and `tail` are the two sides of the cut: tail(frozen(x)) is the model.
@@ -153,8 +153,9 @@ class TransferModel(nn.Module):
     def __init__(self, backbone: Backbone, classes: int, depth: int | str = 0, head: str = "mlp",
                  dropout: float = 0.0):  # fmt: skip
         super().__init__()
-        if depth not in (0, 1, 2, "all") or isinstance(depth, bool):
-            raise UserError(f'depth {depth!r} is unknown; use 0, 1, 2 or "all".')
+        blocks = len(backbone.blocks)
+        if depth not in (*range(blocks + 1), "all") or isinstance(depth, bool):
+            raise UserError(f'depth {depth!r} is unknown; use 0 to {blocks} (blocks from the end) or "all".')
         if not isinstance(classes, int) or classes < 2:
             raise UserError(f"classes is {classes!r}; a classifier needs a number of at least 2.")
         self.name, self.classes, self.depth = backbone.name, classes, depth

@@ -34,6 +34,14 @@ def test_trainable_parameters_are_the_reported_ones(name, counts, total):
     assert {count_parameters(model) for model in models} == {total}
 
 
+def test_one_layer_on_efficientnet_b7_trains_these_numbers():
+    """The pneumonia assignment's pair: two classes, a linear head."""
+    with torch.device("meta"):
+        backbone = backbones.backbone("efficientnet_b7", pretrained=False)
+        models = [TransferModel(backbone, 2, depth, head="linear") for depth in (0, 1, 2)]
+    assert [count_parameters(model, trainable=True) for model in models] == [5_122, 1_648_642, 23_081_538]
+
+
 def test_the_linear_head_on_resnet18_has_3078_parameters():
     with torch.device("meta"):
         model = TransferModel(backbones.backbone("resnet18", pretrained=False), 6, 0, head="linear")
@@ -82,7 +90,7 @@ def test_images_are_normalized_inside(shuffle):
     )
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_frozen_layers_do_not_move(shuffle, depth):
     model = TransferModel(shuffle, 3, depth)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -92,7 +100,7 @@ def test_frozen_layers_do_not_move(shuffle, depth):
         nn.functional.cross_entropy(model(torch.rand(4, 3, 64, 64)), torch.tensor([0, 1, 2, 0])).backward()
         optimizer.step()
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    opened = tuple(f"blocks.{name}." for name in ("stage4", "conv5")[2 - depth :]) if depth else ()
+    opened = tuple(f"blocks.{name}." for name in ("stage3", "stage4", "conv5")[3 - depth :])
     assert moved
     assert all(key.startswith(("head.", *opened)) for key in moved)
     assert any("running_mean" in key for key in moved) == (depth > 0)
@@ -130,7 +138,7 @@ def test_the_head_is_three_linear_layers(shuffle):
     ("arguments", "sentence"),
     [
         ({"classes": 1}, "at least 2"),
-        ({"classes": 3, "depth": 3}, 'use 0, 1, 2 or "all"'),
+        ({"classes": 3, "depth": 9}, r'use 0 to \d \(blocks from the end\) or "all"'),
         ({"classes": 3, "head": "mpl"}, 'use "mlp" or "linear"'),
     ],
 )
