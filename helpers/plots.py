@@ -53,7 +53,10 @@ def show(fig: Figure, name: str, alt: str, colours: int = 0) -> None:
     plt.close(fig)
     if colours:
         with Pillow.open(buffer) as full:
-            few = full.convert("RGB").quantize(colours, dither=Pillow.Dither.NONE)
+            # Median cut would give all shades to the grey pictures and none to a line's blue.
+            few = full.convert("RGB").quantize(
+                colours, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE
+            )
         buffer = io.BytesIO()
         few.save(buffer, "PNG", optimize=True)
     _save(f"{name}.png", buffer.getvalue(), alt)

@@ -220,8 +220,13 @@ def test_an_animation_in_colour_keeps_its_colours(figures):
 def test_few_colours_make_a_small_file_that_looks_the_same(figures):
     noise = np.random.default_rng(0).random((20, 32, 32))
     for name, colours in (("full", 0), ("few", 64)):
-        plots.show(plots.batch_grid(noise, [""] * 20, "Noise"), name, alt="Noise.", colours=colours)
+        fig = plots.batch_grid(noise, [""] * 20, "Noise")
+        fig.axes[0].plot(16, 16, "o", color=plots.ORANGE)
+        plots.show(fig, name, alt="Noise.", colours=colours)
     full, few = figures / "01_full.png", figures / "02_few.png"
     assert few.stat().st_size < 0.6 * full.stat().st_size
     one, other = (np.asarray(Image.open(file).convert("RGB"), float) for file in (full, few))
     assert np.abs(one - other).mean() < 4
+    spot = np.abs(one - 255 * np.array(matplotlib.colors.to_rgb(plots.ORANGE))).sum(2) < 3
+    assert spot.any()
+    assert np.abs(one - other)[spot].mean() < 12  # the one coloured dot keeps its colour
