@@ -80,7 +80,7 @@ def load(name: str, source: str = "sample", data_dir: str = "", by_cause: bool =
     """Find and read a dataset by name.
 
     A name without a card is a folder of your own: with `images/` and `masks/` it reads as `lungs` do,
-    else as class subfolders.
+    with `training/images/` as `drive`, else as class subfolders.
     by_cause: `chest_xray` only: three classes, NORMAL, BACTERIA and VIRUS, from the file names.
     Raises UserError for a missing folder, an empty class or a missing partner file.
     """
@@ -89,6 +89,8 @@ def load(name: str, source: str = "sample", data_dir: str = "", by_cause: bool =
         table = _READERS[name](root)
     elif name not in CARDS and (root / "images").is_dir() and (root / "masks").is_dir():
         table = readers.read_lungs(root)
+    elif name not in CARDS and (root / "training" / "images").is_dir():
+        table = readers.read_drive(root)
     else:
         table = readers.read_class_folders(
             root, patient=readers.chest_patient if name == "chest_xray" else None
