@@ -41,7 +41,9 @@ class Dataset:
     @property
     def note(self) -> str:
         """What every figure and table of this data must say; empty for real data."""
-        return "sample data (synthetic)" if self.source == "sample" else ""
+        if self.source != "sample":
+            return ""
+        return "sample data (real digits)" if self.name == "mnist" else "sample data (synthetic)"
 
     def fingerprint(self) -> str:
         """Twelve hex digits that change when a file is added, removed, renamed or resized."""

@@ -260,6 +260,7 @@ def test_mnist_is_read_in_torchvisions_layout(cache):
     data = datasets.load("mnist")
     assert data.table.groupby("split").size().to_dict() == {"test": 1000, "train": 4000}
     assert data.classes == tuple("0123456789")
+    assert data.note == "sample data (real digits)"
     ours = loaders.mnist_images(data.table)
     for split, train in (("train", True), ("test", False)):
         theirs = torchvision.datasets.MNIST(data.root, train=train)
