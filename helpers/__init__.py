@@ -15,6 +15,6 @@ Modules stand in floors. Each imports only from its own floor or from floors bel
      layouts on disk, pretrained weights, losses, metrics, trivial baselines
 1  duplicates
      copies and near-copies among pictures
-0  runtime, files, errors, parameters, samples
-     seed, device, folders; files written in one stroke; synthetic data
+0  runtime, files, downloads, errors, parameters, samples
+     seed, device, folders; files written in one stroke or fetched and verified; sample data
 """

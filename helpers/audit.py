@@ -88,6 +88,10 @@ def examine(name: str, data_dir: str = "") -> Audit:
     """Everything that can be told without training. Raises UserError for what the reader refuses."""
     dataset = datasets.load(name, "real", data_dir)
     table = dataset.table
+    if "text" in table or "group" not in table:
+        raise UserError(
+            f'{name}: audit compares pictures, and there are none; use "vision-notebooks data check {name}".'
+        )
     if len(table) > MOST:
         table = table.sample(MOST, random_state=0).sort_index().reset_index(drop=True)
     parts = [column for column in ("split", "label") if column in table]

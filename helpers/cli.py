@@ -8,7 +8,7 @@ from pathlib import Path
 from helpers.errors import UserError
 
 PROFILES_HELP = (
-    "sample (the default): synthetic images, under a minute a run; "
+    "sample (the default): sample data, under a minute a run; "
     "cpu: real images, minutes; full: real images, for a GPU"
 )
 

@@ -95,6 +95,8 @@ def main_check(name: str, data_dir: str = "") -> int:
     """
     dataset = datasets.load(name, "real", data_dir)  # a missing partner or an empty class ends here
     table = dataset.table
+    if "group" not in table or "text" in table:
+        return _check_rows(dataset)
     columns = [c for c in ("path", "image", "mask", "fov", "second", "base") if c in table]
     print(f"{name}: {len(table)} images under {dataset.root}")
     for keys, rows in table.groupby([c for c in ("split", "label") if c in table]):
@@ -130,6 +132,26 @@ def main_check(name: str, data_dir: str = "") -> int:
     for fault in faults:
         print(f"  fault: {fault}")
     print(f"  {len(faults)} fault(s)")
+    return 1 if faults else 0
+
+
+def _check_rows(dataset: datasets.Dataset) -> int:
+    """The same for texts and series, whose reader has opened everything; returns 1 where there are faults."""
+    table, unit = dataset.table, dataset.card.unit.lower()
+    print(f"{dataset.name}: {len(table)} {unit} under {dataset.root}")
+    if "text" not in table:
+        print("  0 fault(s)")
+        return 0
+    for keys, rows in table.groupby([c for c in ("split", "label") if c in table]):
+        print(f"  {' / '.join(keys)}: {len(rows)} {unit}")
+    copies = table[table.duplicated("text", keep=False)].groupby("text")
+    across = {c: int((copies[c].nunique() > 1).sum()) for c in ("split", "label") if c in table}
+    print(f"  exact duplicates: {len(copies)} sets, {across['split']} of them across splits")
+    for column, what in (("split", "in two splits"), ("label", "under two labels")):
+        if across.get(column):
+            print(f"  fault: {across[column]} text(s) {what}")
+    faults = sum(count > 0 for count in across.values())
+    print(f"  {faults} fault(s)")
     return 1 if faults else 0
 
 

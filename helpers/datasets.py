@@ -13,11 +13,14 @@ from helpers.errors import UserError
 
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "aoi": readers.read_aoi,
+    "demand": readers.read_demand,
     "drive": readers.read_drive,
     "fashion_mnist": readers.read_mnist,
     "lungs": readers.read_lungs,
     "mnist": readers.read_mnist,
     "radiography": readers.read_radiography,
+    "reuters": readers.read_news,
+    "tales": readers.read_tales,
     "western_blot": readers.read_western_blot,
 }
 
@@ -27,7 +30,8 @@ class Dataset:
     """A dataset found on disk. `table` has a row an image; its columns depend on the task.
 
     Classification: path, label, group, split. Segmentation: id, image, mask, group, split, and for
-    `drive` fov and second. Blots: id, image, mask, base, group, split.
+    `drive` fov and second. Blots: id, image, mask, base, group, split. News: path, text, label, group,
+    split; tales: path, title, text, group, split; demand, a row a moment: path, time, demand.
     Paths are absolute strings, "" where a file is not there; `split` is the folder on disk.
     """
 
@@ -41,9 +45,7 @@ class Dataset:
     @property
     def note(self) -> str:
         """What every figure and table of this data must say; empty for real data."""
-        if self.source != "sample":
-            return ""
-        return "sample data (real digits)" if self.name == "mnist" else "sample data (synthetic)"
+        return samples.note(self.name) if self.source == "sample" else ""
 
     def fingerprint(self) -> str:
         """Twelve hex digits that change when a file is added, removed, renamed or resized."""
@@ -73,7 +75,7 @@ def find(name: str, source: str = "sample", data_dir: str = "") -> Path:
         mend = f'; "vision-notebooks data get {name}" fetches it' if name in CARDS else ""
         raise UserError(
             f"{name}: no folder {root}. Put the dataset there{layout}{mend}, "
-            'or use source="sample" for synthetic data.'
+            'or use source="sample" for sample data.'
         )
     return root
 

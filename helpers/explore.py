@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers import samples
 from helpers.errors import UserError
 from helpers.files import atomic_open
 
@@ -109,7 +110,7 @@ def _spread(scores: list[list[float]], threshold: float) -> list[int]:
 def _thumbnails(source: Source, files: dict[int, str]) -> dict[int, str]:
     """Small pictures by row, for those whose file is found."""
     dataset = source.load()
-    if dataset is None or "path" not in dataset.table or "index" in dataset.table:
+    if dataset is None or "path" not in dataset.table or {"index", "text", "time"} & set(dataset.table):
         return {}
     by_name = {Path(path).name: path for path in dataset.table["path"]}
     pictures = {}
@@ -205,5 +206,9 @@ def _render(name: str, source: Source, data: dict) -> str:
     # Inside a script element only "</" and "<!--" could end it.
     packed = Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
     return environment.get_template("explore.html.j2").render(
-        name=name, data=data, packed=packed, dataset=source.name, sample=source.source == "sample"
+        name=name,
+        data=data,
+        packed=packed,
+        dataset=source.name,
+        note=samples.note(source.name) if source.source == "sample" else "",
     )

@@ -300,3 +300,88 @@ def read_idx(file: Path) -> np.ndarray:
     if not len(shape) or len(raw) != 4 + 4 * len(shape) + np.prod(shape):
         raise UserError(f"{file}: not a whole file of MNIST's format; unpack or get it again.")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+
+
+def read_news(root: Path) -> pd.DataFrame:
+    """Read train.csv and test.csv (label,text; UTF-8) into columns path, text, label, group, split.
+
+    test.csv may be missing. Equal texts are one group, so that splits keep copies together.
+    Raises UserError for a missing file or column, and for a row without label or text.
+    """
+    files = [(split, root / f"{split}.csv") for split in ("train", "test")]
+    parts = []
+    for split, file in files:
+        if split == "test" and not file.is_file():
+            continue
+        table = _read_columns(file, ["label", "text"]).astype(str)
+        empty = (table == "").any(axis=1)
+        if empty.any():
+            raise UserError(f"{file}: row {empty.idxmax() + 2} has no label or no text; fill or remove it.")
+        parts.append(table.assign(path=str(file), split=split))
+    news = pd.concat(parts, ignore_index=True)
+    news["group"] = news.groupby("text", sort=False).ngroup().astype(str)
+    return news[["path", "text", "label", "group", "split"]]
+
+
+TEST_TALES = 10  # one file in ten
+
+
+def read_tales(root: Path) -> pd.DataFrame:
+    """Read *.txt (UTF-8) into columns path, title, text, group, split; the last tenth by name is "test".
+
+    Raises UserError where there are fewer than two files, and for one that is empty or not UTF-8.
+    """
+    files = sorted(file for file in root.glob("*.txt") if file.name[0] != ".")
+    if len(files) < 2:
+        raise UserError(f"{root}: found {len(files)} file(s) *.txt; expected at least two texts.")
+    test = max(1, round(len(files) / TEST_TALES))
+    rows = []
+    for place, file in enumerate(files):
+        try:
+            text = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: cannot be read as UTF-8 text ({error}); save it as UTF-8.") from error
+        if not text:
+            raise UserError(f"{file}: is empty; remove it.")
+        title = re.sub(r"^\d+_", "", file.stem).replace("_", " ")
+        rows.append((str(file), title, text, file.name, "test" if place >= len(files) - test else "train"))
+    return pd.DataFrame(rows, columns=["path", "title", "text", "group", "split"])
+
+
+def read_demand(root: Path) -> pd.DataFrame:
+    """Read demand.csv (time,demand) into columns path, time (datetime), demand (float), in order of time.
+
+    Raises UserError for a missing file or column, values that are no time or number, and unequal steps.
+    """
+    file = root / "demand.csv"
+    table = _read_columns(file, ["time", "demand"])
+    times = pd.to_datetime(table["time"], errors="coerce")
+    values = pd.to_numeric(table["demand"], errors="coerce").astype(float)
+    bad = times.isna() | values.isna()
+    if bad.any():
+        raise UserError(f"{file}: row {bad.idxmax() + 2} is not a time and a number; mend or remove it.")
+    series = pd.DataFrame({"path": str(file), "time": times, "demand": values}).sort_values("time")
+    steps = series["time"].diff().iloc[1:]
+    if steps.nunique() != 1:
+        where = (
+            series["time"][steps.index[(steps != steps.mode()[0]).argmax()]] if len(steps) else "its only row"
+        )
+        raise UserError(f"{file}: the steps are not equal at {where}; fill the gap or remove the repeat.")
+    return series.reset_index(drop=True)
+
+
+def _read_columns(file: Path, columns: list[str]) -> pd.DataFrame:
+    """These columns of a CSV file, as text; "" where a cell is empty."""
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{file.parent.name}: no {file}; {_how_to_get(file.parent.name)}.") from None
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{file}: not a readable CSV file ({error}); save it as UTF-8 with commas."
+        ) from error
+    missing = [column for column in columns if column not in table]
+    if missing or table.empty:
+        wrong = f"has no column {' or '.join(missing)}" if missing else "has no rows"
+        raise UserError(f"{file}: {wrong}; expected the columns {','.join(columns)}.")
+    return table[columns]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from helpers import compare, explore
+from helpers import compare, explore, samples
 from helpers.compare import Comparison
 from helpers.files import atomic_open
 
@@ -60,6 +60,13 @@ class Result:
     @property
     def is_sample(self) -> bool:
         return self.parameters.get("source") == "sample"
+
+    @property
+    def data(self) -> str:
+        """Which images, texts or values it ran on, in words."""
+        if not self.is_sample:
+            return f"{self.batch['profile']} profile"
+        return samples.note((self.records.get("dataset") or {}).get("name", ""))
 
     @property
     def parameters(self) -> dict:

@@ -305,3 +305,72 @@ def test_lungs_and_blots_name_a_missing_partner(tmp_path):
     (tmp_path / "western_blot/wb_dataset/bg_a.png").unlink()
     with pytest.raises(UserError, match=r"bg_a\.png has no partner .*wb_dataset"):
         datasets.load("western_blot", "real", str(tmp_path))
+
+
+# --- texts and series ---------------------------------------------------------------------------------
+
+
+def write_news(root, **rows):
+    root.mkdir()
+    for split, lines in rows.items():
+        (root / f"{split}.csv").write_text("\n".join(["label,text", *lines]) + "\n", encoding="utf-8")
+
+
+def test_equal_news_are_one_group_and_a_test_half_may_be_missing(tmp_path):
+    write_news(tmp_path / "own", train=["a,one two", "b,three", "a,one two"])
+    table = readers.read_news(tmp_path / "own")
+    assert table["split"].tolist() == ["train"] * 3
+    assert table["group"].iloc[0] == table["group"].iloc[2] != table["group"].iloc[1]
+    write_news(tmp_path / "both", train=["a,one"], test=["a,one"])
+    assert readers.read_news(tmp_path / "both")["group"].nunique() == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("label,words\na,b\n", "no column text"),
+        ("label,text\n", "no rows"),
+        ("label,text\na,one\n,two\n", "row 3 has no label or no text"),
+    ],
+)
+def test_news_that_cannot_be_read_are_named(tmp_path, content, said):
+    (tmp_path / "train.csv").write_text(content)
+    with pytest.raises(UserError, match=said) as error:
+        readers.read_news(tmp_path)
+    assert "train.csv" in str(error.value)
+
+
+def test_the_last_tenth_of_the_tales_is_for_testing(tmp_path):
+    for number in range(20):
+        (tmp_path / f"{number:02d}_a_tale.txt").write_text(f"Once upon a time {number}.\n", encoding="utf-8")
+    table = readers.read_tales(tmp_path)
+    assert table["title"].unique().tolist() == ["a tale"]
+    assert table["split"].tolist() == ["train"] * 18 + ["test"] * 2
+    (tmp_path / "05_a_tale.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(UserError, match="cannot be read as UTF-8"):
+        readers.read_tales(tmp_path)
+
+
+def test_demand_is_sorted_by_time_and_its_gaps_are_named(tmp_path):
+    file = tmp_path / "demand.csv"
+    rows = [f"2000-06-05 {hour:02d}:00,{1000 + hour}" for hour in range(6)]
+    file.write_text("\n".join(["time,demand", *reversed(rows)]) + "\n")
+    table = readers.read_demand(tmp_path)
+    assert table["demand"].tolist() == [1000, 1001, 1002, 1003, 1004, 1005]
+    file.write_text("\n".join(["time,demand", *rows[:3], *rows[4:]]) + "\n")
+    with pytest.raises(UserError, match="not equal at 2000-06-05 04:00:00"):
+        readers.read_demand(tmp_path)
+    file.write_text("time,demand\n2000-06-05 00:00,low\n")
+    with pytest.raises(UserError, match="row 2 is not a time and a number"):
+        readers.read_demand(tmp_path)
+
+
+def test_samples_that_ship_in_packages_are_whole_and_say_that_they_are_real():
+    news = datasets.load("reuters")
+    assert news.table.groupby("split").size().to_dict() == {"test": 2189, "train": 5485}
+    assert len(news.classes) == 8
+    assert news.note == "sample data (real news)"
+    demand = datasets.load("demand").table
+    assert len(demand) == 12 * 7 * 48
+    assert demand["time"].iloc[0].day_name() == "Monday"
+    assert datasets.load("tales").table["text"].str.len().sum() > 390_000

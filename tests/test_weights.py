@@ -17,7 +17,7 @@ from collections import OrderedDict
 
 import pytest
 
-from helpers import weights
+from helpers import downloads, weights
 from helpers.errors import UserError
 from helpers.weights import Url, Weights, Wheel
 
@@ -245,7 +245,7 @@ def test_a_silent_host_is_given_up_soon(tiny, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as mute:  # accepts, never answers
         source = Url(f"http://127.0.0.1:{mute.server_port}/{tiny.file}", 0.1)
         monkeypatch.setitem(weights.WEIGHTS, "tiny", Weights("MIT", (source, tiny)))
-        monkeypatch.setattr(weights, "ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.2)
         started = time.monotonic()
         weights.path("tiny")
         assert time.monotonic() - started < 5

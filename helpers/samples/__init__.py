@@ -2,6 +2,7 @@
 
 A renderer is a module with `render(folder, seed=0)`. It writes a dataset with the folders, names and
 formats of the real one, so that the loaders cannot tell them apart, and the same bytes for one seed.
+Where small real data ship in a package, the sample is these (REAL), written in the same way.
 """
 
 import difflib
@@ -18,13 +19,28 @@ VERSION = 2  # raise it when a renderer changes, so that nobody keeps samples of
 RENDERERS = {
     "aoi": "helpers.samples.aoi",
     "chest_xray": "helpers.samples.chest_xray",
+    "demand": "helpers.samples.demand",
     "drive": "helpers.samples.drive",
     "lungs": "helpers.samples.lungs",
     "lungs_elsewhere": "helpers.samples.lungs_elsewhere",
     "mnist": "helpers.samples.mnist",
     "radiography": "helpers.samples.radiography",
+    "reuters": "helpers.samples.reuters",
+    "tales": "helpers.samples.tales",
     "western_blot": "helpers.samples.western_blot",
 }
+
+REAL = {  # what the sample holds, where it is not synthetic
+    "demand": "real demand",
+    "mnist": "real digits",
+    "reuters": "real news",
+    "tales": "real tales",
+}
+
+
+def note(name: str) -> str:
+    """What every figure, table and page on the sample of a dataset must say."""
+    return f"sample data ({REAL.get(name, 'synthetic')})"
 
 
 def ensure(name: str) -> Path:
