@@ -39,15 +39,17 @@ def begin(results_dir: Path, note: str = "") -> None:
                          "figure.constrained_layout.use": True, "legend.frameon": False})  # fmt: skip
 
 
-def show(fig: Figure, name: str, alt: str, colours: int = 0) -> None:
+def show(fig: Figure, name: str, alt: str, colours: int = 0, note: str | None = None) -> None:
     """Show a figure with alt text and save it as `figures/NN_<name>.png`; the figure is closed.
 
     alt: what the figure shows, in a sentence, for readers who do not see it; kept in the output's
     metadata and in `figures/alt.json`.
     colours: keep only that many, up to 256: grids of grey pictures need a third of the space then.
+    note: what this figure must carry instead of the note of `begin`, where its data are others; "": none.
     """
-    if _note:
-        fig.supxlabel(_note, fontsize=7, color=GREY, x=0.99, ha="right")
+    note = _note if note is None else note
+    if note:
+        fig.supxlabel(note, fontsize=7, color=GREY, x=0.99, ha="right")
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png")
     plt.close(fig)
