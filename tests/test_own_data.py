@@ -16,9 +16,18 @@ SMALL = {
         "image_size=16", "channels=[4, 8]", "probe_channels=[4, 8]", "probe_images=0", "probe_epochs=1",
         "trials=2", "trial_epochs=1", "epochs=1", "folds=3",
     ],
+    "transfer_depth": [
+        "backbones=['mobilenet_v2']", "image_size=32", "depths=[0, 1]", "seeds=[0]", "views=0", "epochs=1",
+        "scratch_epochs=1", "scratch_size=16", "scratch_channels=[4, 8]", "probe_images=12", "probe_epochs=1",
+        "folds=3",
+    ],
     "drive_unet": [
         "width=4", "depth=2", "crop_size=32", "crops_per_image=2", "compare_steps=2", "epochs=1",
         "flip_average=false",
+    ],
+    "lung_unet": [
+        "image_size=32", "input_size=16", "compare_size=16", "width=4", "depth=2", "views_per_film=1",
+        "compare_steps=2", "epochs=1", "flip_average=false", "external_dir={data}/elsewhere",
     ],
 }  # fmt: skip
 
@@ -46,6 +55,16 @@ def write_class_folders(root: Path) -> None:
     (root / "groups.csv").write_text("\n".join(lines))
 
 
+def write_three_classes(root: Path) -> None:
+    """Three kinds of rust, few of the last; a test part of their own, and names with a space."""
+    for split, counts in {"train": (12, 12, 3), "test": (4, 4, 4)}.items():
+        for kind, count in zip(("brown rust", "none", "stem_rust"), counts):
+            for number in range(count):
+                pixels = picture(number, 40, colours=3)
+                pixels[..., len(kind) % 3] //= 2
+                save(root / split / kind / f"{split}{number}.png", pixels)
+
+
 def write_images_and_masks(root: Path) -> None:
     """Roots in soil: bright lines of one to three pixels."""
     for number in range(6):
@@ -57,16 +76,30 @@ def write_images_and_masks(root: Path) -> None:
         save(root / "masks" / f"soil{number}.png", mask)
 
 
+def write_two_hospitals(root: Path) -> None:
+    """Kidneys of five patients, one of whom has none on the picture; and three pictures from elsewhere."""
+    for number in range(8):
+        pixels, mask = picture(number, 48), np.zeros((48, 48), np.uint8)
+        if number:
+            mask[10 + number : 30, 5:18] = mask[12:30, 28 : 36 + number % 4] = 255
+        pixels[mask == 255] //= 3
+        folder = root if number < 5 else root.with_name("elsewhere")
+        save(folder / "images" / f"kidney {number}.jpg", pixels)
+        save(folder / "masks" / f"kidney {number}.png", mask)
+
+
 @pytest.mark.parametrize(
     ("run", "write", "metric"),
     [
         ("pneumonia_cnn", write_class_folders, "val_auc"),
+        ("transfer_depth", write_three_classes, "test_auc"),
         ("drive_unet", write_images_and_masks, "val_dice"),
+        ("lung_unet", write_two_hospitals, "external_dice"),
     ],
 )
 def test_a_folder_of_your_own(tmp_path, run, write, metric):
     write(tmp_path / "data" / "mine")
-    given = ["source=real", "dataset=mine", *SMALL[run]]
+    given = [text.format(data=tmp_path / "data") for text in ("source=real", "dataset=mine", *SMALL[run])]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "helpers.cli", "run", run, "--results", str(tmp_path / "results")),
