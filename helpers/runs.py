@@ -97,6 +97,13 @@ def _run(path: Path, name: str, entry: object) -> Run:
     for profile, values in profiles.items():
         if not isinstance(values, dict | None):
             raise UserError(f'{path}: "{profile}" of the run "{name}" must be like {{epochs: 5}}, or null.')
+        try:
+            json.dumps(values)
+        except (TypeError, ValueError) as error:  # YAML knows dates, and lists that contain themselves
+            raise UserError(
+                f'{path}: "{profile}" of the run "{name}" holds a value that contains itself, or a date; '
+                "use numbers, texts, true, false, and lists of them."
+            ) from error
     return Run(
         name=name,
         notebook=path.parent / entry["notebook"],

@@ -207,8 +207,8 @@ def test_a_results_folder_that_cannot_be_written(command, tmp_path, kind):
     results = tmp_path / "results"
     if kind == "file":
         results.write_text("in the way")
-    elif os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
+    elif os.geteuid() == 0:  # root may write anywhere but in a file system that takes no files
+        results = Path("/sys/results")
     else:
         results.mkdir(mode=0o555)
     out, err = command("good", "--results", results).communicate(timeout=20)

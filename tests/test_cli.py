@@ -4,7 +4,9 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import pytest
+from nbformat import v4
 
 from helpers.cli import main
 
@@ -80,6 +82,32 @@ def test_bad_input_gets_one_sentence(books, tmp_path, capsys, arguments, message
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("vision-notebooks: ")
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+ENTRY = "{notebook: 01_plain.ipynb, about: A, headline: x}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"runs: {{a: {ENTRY}}}", '01_plain.ipynb: no cells are tagged "parameters"; tag one in JupyterLab.'),
+        (f"runs: {{a: {ENTRY}, a: {ENTRY}}}", '"a" stands twice in the part from line 1 on; rename one.'),
+        (
+            f"runs: {{a: {ENTRY[:-1]}, sample: {{sizes: &s [*s]}}}}}}",
+            '"sample" of the run "a" holds a value that contains itself',
+        ),
+        ("runs: {}", "no run has a sample profile"),
+    ],
+)
+def test_notebooks_that_are_no_batch_get_one_sentence_too(tmp_path, capsys, text, message):
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("1 + 1")]), tmp_path / "01_plain.ipynb")
+    (tmp_path / "runs.yaml").write_text(text)
+    assert main(["run", "--notebooks", str(tmp_path), "--results", str(tmp_path / "results")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
     assert message in shown.err
     assert shown.err.count("\n") == 1
     assert not (tmp_path / "results").exists()

@@ -202,6 +202,11 @@ def test_plan_refuses(books, tmp_path, names, profile, assignment, message):
         ("runs: {a: {notebook: a.ipynb, about: A, headline: x, reported: high}}", "must be a number"),
         ("runs: {a: {notebook: a.ipynb, about: A, headline: x, cpu: 5}}", "must be like {epochs: 5}"),
         (
+            "runs: {a: {notebook: a.ipynb, about: A, headline: x, cpu: {sizes: &s [1, *s]}}}",
+            "contains itself",
+        ),
+        ("runs: {a: {notebook: a.ipynb, about: A, headline: x, cpu: {sizes: [2026-01-01]}}}", "or a date"),
+        (
             "runs: {a: {notebook: a.ipynb, about: A, headline: x, sample: {epoch: 5}}}",
             'did you mean "epochs"?',
         ),
