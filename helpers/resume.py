@@ -193,8 +193,14 @@ def _data(code: list[str], values: dict) -> str:
     texts = {value for value in values.values() if isinstance(value, str)}
     for cell in code:
         texts |= set(_texts(cell))
-    names = sorted(text for text in texts if _is_folder(root, text))
-    return _digest("\n".join(line for name in names for line in _listing(root / name)))
+    folders = [root / text for text in sorted(texts) if _is_folder(root, text)]
+    # Another hospital's pictures may lie anywhere; data_dir is the root, of which only a part is read.
+    folders += [
+        runtime.resolve(value)
+        for name, value in sorted(values.items())
+        if name.endswith("_dir") and name != "data_dir" and value
+    ]
+    return _digest("\n".join(line for folder in folders for line in _listing(folder)))
 
 
 def _texts(cell: str) -> Iterator[str]:

@@ -215,7 +215,7 @@ def _values(assignment: str, run: str, parameter: Parameter, text: str) -> list[
     if len(pieces) > 1 and "" in pieces:
         raise UserError(f"-p {assignment}: a value between two commas is empty; write it as 0,1,2.")
     values = [convert(run, parameter, piece) for piece in pieces]
-    if parameter.name == "data_dir":
+    if parameter.name.endswith("_dir"):
         # A shell means the current folder by a relative path; the notebook would mean the project's.
         values = [str(Path(value).expanduser().absolute()) if value else value for value in values]
     for value in values:

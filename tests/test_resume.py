@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from tiny import SAVE, write_notebook
+from tiny import PARAMETERS, SAVE, write_notebook
 
 from helpers import resume
 from helpers.runs import Job, plan, read_runs
@@ -106,6 +106,17 @@ def test_real_data_count_by_names_sizes_and_times(folder, tmp_path, monkeypatch)
     (tmp_path / "data" / "birds" / "1.png").write_text("x")  # a parameter may name a folder, too
     finish(job_of(folder, profile="cpu"))
     assert changed(folder, "source=birds", profile="cpu") == ["parameters", "data"]
+
+
+def test_a_folder_elsewhere_that_a_parameter_names_counts_too(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    write_notebook(folder / "01_good.ipynb", SAVE, parameters=PARAMETERS + 'external_dir = ""  # a folder\n')
+    given = f"external_dir={tmp_path / 'elsewhere'}"
+    (tmp_path / "elsewhere" / "images").mkdir(parents=True)
+    finish(job_of(folder, given, profile="cpu"))
+    assert changed(folder, given, profile="cpu") == []
+    (tmp_path / "elsewhere" / "images" / "1.png").write_text("x")
+    assert changed(folder, given, profile="cpu") == ["data"]
 
 
 def test_a_missing_or_cut_file_is_no_result(folder):
