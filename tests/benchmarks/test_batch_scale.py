@@ -1,38 +1,45 @@
 """The batch at scale: 200 runs through a cluster, 20 kills, and what it costs beside plain papermill.
 
-With tiny notebooks, so that the batch is measured and not what it runs. Some minutes.
+With tiny notebooks, so that the batch is measured and not what it runs. Some minutes; SOAK_RUNS and
+SOAK_KILLS make it shorter.
 """
 
+import csv
 import json
 import os
 import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
 from dask_cluster import LoopbackCluster
-from test_batch import read_summary
+from test_batch import GONE
 from tiny import PARAMETERS, write_notebook
 
 from helpers import resume, runtime
 from helpers.runs import plan, read_runs
 
-RUNS, KILLS = int(os.environ.get("SOAK_RUNS", 200)), 20
+RUNS = int(os.environ.get("SOAK_RUNS", 200))
+KILLS = int(os.environ.get("SOAK_KILLS", 20))
 OVERHEAD = 0.5  # seconds a run
 UNCHANGED = 20  # seconds for a batch in which nothing is left to do
-GROWTH = 60  # MB that the batch's memory may grow from the 25th run to the last
+# KB a run that any process of the batch may grow by. A run's files are ten times as large: were they kept
+# in memory, it would show.
+GROWTH = 50
 
-# Writes one line for each time that it ran to its end, and what a run of this seed always gives.
+# Writes one line for each time that it starts, and what a run of this value always gives.
 COUNTED = """\
 import json, pathlib
+with open({log!r}, "a") as file:
+    file.write(f"{{epochs}}\\n")
 folder = pathlib.Path(results_dir)
 metrics = {{"metrics": {{"test_dice": epochs / 1000}}, "claims": {{}}}}
 (folder / "metrics.json").write_text(json.dumps(metrics))
-with open({log!r}, "a") as file:
-    file.write(f"{{epochs}}\\n")
 """
 
 # Ten short epochs with a checkpoint each: a sum that depends on every one of them and on the seed.
@@ -42,7 +49,7 @@ folder = pathlib.Path(results_dir)
 state = folder / "checkpoints" / "model.resume.pt"
 rows = json.loads(state.read_text()) if resume and state.exists() else []
 for epoch in range(len(rows), 10):
-    time.sleep(0.1)
+    time.sleep(0.2)
     rows.append((sum(rows) * 31 + epoch + epochs) % 9973)
     state.parent.mkdir(parents=True, exist_ok=True)
     state.with_suffix(".part").write_text(json.dumps(rows))
@@ -71,96 +78,153 @@ def values(count: int) -> str:
     return f"tiny.epochs={','.join(str(value) for value in range(1, count + 1))}"
 
 
-def megabytes(pid: int) -> float:
-    return psutil.Process(pid).memory_info().rss / 2**20
+def summary(results: Path) -> list[dict[str, str]]:
+    """Every row, so that a run which stands there twice is seen."""
+    with open(results / "summary.csv", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_many_runs_through_a_cluster(book, command, tmp_path):
     folder, results, log = book(COUNTED.format(log=str(tmp_path / "log"))), tmp_path / "r", tmp_path / "log"
     cluster = LoopbackCluster(tmp_path / "dask", workers=2)
     log.touch()
-    start, memory = time.monotonic(), {}
+    start = time.monotonic()
     options = ["--scheduler", cluster.address, "--results", results, "--notebooks", folder]
     process = command("tiny", "-p", values(RUNS), *options)
+    pids = [process.pid, *(each.pid for each in cluster.processes)]
+    names = ("batch", "scheduler", "worker", "other worker")
+    memory: list[tuple[int, list[float]]] = []  # runs begun; megabytes of each process, without its children
     while process.poll() is None:
-        done = log.read_text().count("\n") // 25 * 25
+        begun = log.read_text().count("\n")
         try:
-            memory.setdefault(done, (megabytes(process.pid), megabytes(cluster.processes[0].pid)))
+            memory.append((begun, [psutil.Process(pid).memory_info().rss / 2**20 for pid in pids]))
         except psutil.NoSuchProcess:
             break
-        time.sleep(1)
+        time.sleep(0.5)
     _, errors = process.communicate()
     seconds = time.monotonic() - start
+    left = [child for each in cluster.workers for child in psutil.Process(each.pid).children(recursive=True)]
     cluster.close()
     assert process.returncode == 0, errors
-    rows = read_summary(results)
-    assert len(rows) == RUNS
-    assert {row["status"] for row in rows.values()} == {"done"}
-    assert sorted(map(int, log.read_text().split())) == list(range(1, RUNS + 1))  # none twice
-    print(f"\n{RUNS} runs in {seconds:.0f} s on two workers; MB of batch and scheduler by runs done:")
-    print("; ".join(f"{done}: {batch:.0f} {scheduler:.0f}" for done, (batch, scheduler) in memory.items()))
-    last = max(memory)
-    assert memory[last][0] - memory[25][0] < GROWTH
-    assert memory[last][1] - memory[25][1] < GROWTH
+
+    expected = {f"tiny,epochs={value}": value / 1000 for value in range(1, RUNS + 1)}
+    rows = summary(results)
+    assert sorted(row["run"] for row in rows) == sorted(expected)  # all recorded, none twice
+    assert {row["status"] for row in rows} == {"done"}
+    assert sorted(map(int, log.read_text().split())) == list(range(1, RUNS + 1))  # none run twice
+    for name, value in expected.items():  # and each has the result that is its own
+        assert json.loads((results / name / "metrics.json").read_text())["metrics"]["test_dice"] == value
+    assert not left, "kernels that outlived their runs"
+
+    # Medians of the second and the last quarter: the first one still imports, and archives come and go.
+    early = [sizes for begun, sizes in memory if RUNS / 4 < begun <= RUNS / 2]
+    late = [sizes for begun, sizes in memory if begun > 3 * RUNS / 4]
+    print(f"\n{RUNS} runs in {seconds:.0f} s on two workers; MB in the second and in the last quarter:")
+    for number, name in enumerate(names):
+        before, after = (median(sizes[number] for sizes in quarter) for quarter in (early, late))
+        grown = (after - before) * 1024 / (RUNS / 2)
+        print(f"  {name}: {before:.0f}, {after:.0f}; {grown:+.0f} KB a run")
+        assert grown < GROWTH or RUNS < 100, name  # few runs tell nothing: a page more is a lot for each
 
 
-def family(process: subprocess.Popen) -> dict[str, list[psutil.Process]]:
-    """The batch's own processes: "runner", "worker", "kernel"."""
-    found = {"runner": [psutil.Process(process.pid)], "worker": [], "kernel": []}
-    for child in found["runner"][0].children(recursive=True):
-        try:
-            line = " ".join(child.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-        kind = "worker" if "helpers.worker" in line else "kernel" if "ipykernel" in line else ""
-        if kind:
-            found[kind].append(child)
-    return found
+class Batch:
+    """A batch that is killed and begun again, on this machine or on a cluster's workers."""
 
+    def __init__(self, start, cluster: LoopbackCluster | None):
+        self.start, self.cluster = start, cluster
+        self.process: subprocess.Popen = start()
+        self.said, self.seen, self.batches = "", set(), 1
 
-def test_twenty_kills_at_random_moments(book, command, tmp_path):
-    folder = book(TRAINED)
-
-    def arguments(results: Path) -> list:
-        return ["tiny", "-p", values(6), "--jobs", 2, "--results", results, "--notebooks", folder]
-
-    undisturbed = command(*arguments(tmp_path / "undisturbed"))
-    out, err = undisturbed.communicate(timeout=300)
-    assert undisturbed.returncode == 0, out + err
-
-    chance, kills, went_on = random.Random(0), 0, 0
-    process = command(*arguments(tmp_path / "r"))
-    while kills < KILLS:
-        time.sleep(chance.uniform(0.3, 4))
-        if process.poll() is not None:  # everything is done: begin again
-            process.communicate()
-            process = command(*arguments(tmp_path / "r"), "--force")
-            continue
-        try:
-            victims = family(process)
-            kind = chance.choice([kind for kind in victims if victims[kind]])
-            chance.choice(victims[kind]).kill()
-        except psutil.NoSuchProcess:
-            continue
-        kills += 1
+    def victims(self, kind: str) -> list[psutil.Process]:
+        """The living processes of a kind: "runner", "worker" (Dask's where there are some) or "kernel"."""
         if kind == "runner":
-            out, _ = process.communicate()
-            went_on += out.count("went on from its checkpoints")
-            process = command(*arguments(tmp_path / "r"))
-    process.communicate(timeout=300)
-    process = command(*arguments(tmp_path / "r"))
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
+            return [psutil.Process(self.process.pid)]
+        tops = [each.pid for each in self.cluster.workers] if self.cluster else [self.process.pid]
+        if kind == "worker" and self.cluster:
+            return [psutil.Process(pid) for pid in tops]
+        module = {"worker": "helpers.worker", "kernel": "ipykernel"}[kind]
+        children = [child for pid in tops for child in psutil.Process(pid).children(recursive=True)]
+        found = [child for child in children if module in " ".join(child.cmdline())]
+        self.seen.update(found)
+        return found
 
-    rows, expected = read_summary(tmp_path / "r"), read_summary(tmp_path / "undisturbed")
-    assert list(rows) == list(expected)
-    assert {row["status"] for row in rows.values()} == {"done"}
-    for name in expected:
-        metrics = [(tmp_path / way / name / "metrics.json").read_bytes() for way in ("r", "undisturbed")]
-        assert metrics[0] == metrics[1]
-        assert json.loads((tmp_path / "r" / name / "batch.json").read_text())["status"] == "done"
-    assert not list((tmp_path / "r").rglob("started.json"))
-    print(f"\n{kills} kills; at least {went_on} runs went on from their checkpoints")
+    def kill(self, kind: str, chance: random.Random) -> None:
+        """Kill one process of this kind as soon as there is one; a batch that has ended begins again."""
+        while True:
+            self.go_on()
+            try:
+                victim = chance.choice(self.victims(kind))
+                victim.kill()
+                break
+            except (
+                psutil.NoSuchProcess,
+                IndexError,
+            ):  # it was just leaving, or there is none between two runs
+                time.sleep(0.05)
+        if kind == "runner":
+            self.go_on(wait=True)
+        elif self.cluster and kind == "worker":
+            dead = next(each for each in self.cluster.workers if each.pid == victim.pid)
+            dead.wait()
+            self.cluster.workers.remove(dead)
+            self.cluster.add_worker()
+
+    def go_on(self, wait: bool = False) -> None:
+        """Begin again where the batch has ended: what is left, or from the start where nothing is."""
+        if wait or self.process.poll() is not None:
+            self.finish()
+            self.process = self.start(*([] if self.process.returncode else ["--force"]))
+            self.batches += 1
+
+    def finish(self) -> str:
+        out, errors = self.process.communicate(timeout=300)
+        self.said += out
+        return out + errors
+
+
+@pytest.mark.parametrize("way", ["processes", "cluster"])
+def test_kills_at_random_moments(way, book, command, tmp_path):
+    folder, results = book(TRAINED), tmp_path / "r"
+    common = ["tiny", "-p", values(6), "--notebooks", folder]
+    undisturbed = command(*common, "--jobs", 2, "--results", tmp_path / "undisturbed")
+    out, errors = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, out + errors
+
+    cluster = LoopbackCluster(tmp_path / "dask", workers=2) if way == "cluster" else None
+    where = ["--scheduler", cluster.address] if cluster else ["--jobs", 2]
+    chance = random.Random(0)
+    kinds = [("runner", "worker", "kernel")[number % 3] for number in range(KILLS)]
+    chance.shuffle(kinds)
+    batch = Batch(lambda *options: command(*common, *where, "--results", results, *options), cluster)
+    try:
+        for kind in kinds:
+            time.sleep(chance.uniform(0.3, 4))
+            batch.kill(kind, chance)
+        batch.finish()
+        batch.process = command(
+            *common, *where, "--results", results
+        )  # a run that was killed may have failed
+        out = batch.finish()
+        assert batch.process.returncode == 0, out
+        batch.process = command(*common, *where, "--results", results)
+        assert "6 of 6 runs unchanged" in batch.finish()  # each has its whole result
+    finally:
+        batch.process.kill()
+        if cluster:
+            cluster.close()
+
+    rows, expected = summary(results), summary(tmp_path / "undisturbed")
+    assert [row["run"] for row in rows] == [row["run"] for row in expected]
+    assert {row["status"] for row in rows} == {"done"}
+    for row in rows:
+        one, other = (folder / row["run"] for folder in (results, tmp_path / "undisturbed"))
+        assert (one / "metrics.json").read_bytes() == (other / "metrics.json").read_bytes()
+        assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+    _, alive = psutil.wait_procs(batch.seen, timeout=GONE)
+    assert not alive, "processes that outlived their batch"
+    went_on = batch.said.count("went on from its checkpoints")
+    print(f"\n{way}: {dict(Counter(kinds))} killed in {batch.batches} batches; {went_on} runs went on")
+    assert went_on or KILLS < 20
 
 
 def test_overhead_beside_papermill(book, command, tmp_path):
