@@ -224,7 +224,8 @@ def test_kills_at_random_moments(way, book, command, tmp_path):
     assert not alive, "processes that outlived their batch"
     went_on = batch.said.count("went on from its checkpoints")
     print(f"\n{way}: {dict(Counter(kinds))} killed in {batch.batches} batches; {went_on} runs went on")
-    assert went_on or KILLS < 20
+    # On a cluster the checkpoints of a killed worker or runner are lost; its runs begin anew.
+    assert went_on or cluster or KILLS < 20
 
 
 def test_overhead_beside_papermill(book, command, tmp_path):
