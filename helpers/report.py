@@ -66,7 +66,8 @@ class Result:
         """Which images, texts or values it ran on, in words."""
         if not self.is_sample:
             return f"{self.batch['profile']} profile"
-        return samples.note((self.records.get("dataset") or {}).get("name", ""))
+        about = self.records.get("dataset") or {}
+        return about.get("note") or samples.note(about.get("name", ""))  # a notebook's own data bring a note
 
     @property
     def parameters(self) -> dict:
