@@ -36,7 +36,9 @@ def inception_features(images: Tensor, batch_size: int = 50) -> Tensor:
     parts = []
     for part in images.split(batch_size):
         part = _resize_299(part.to(device).float())
-        parts.append(net((part.expand(-1, 3, -1, -1) - 128) / 128).float().cpu())
+        # Kernels fused for a GPU would take longer to compile than they save.
+        with torch.jit.optimized_execution(False):
+            parts.append(net((part.expand(-1, 3, -1, -1) - 128) / 128).float().cpu())
     return torch.cat(parts)
 
 
