@@ -10,7 +10,8 @@ import pytest
 
 from helpers import records, runtime
 from helpers.errors import UserError
-from helpers.parameters import read_parameters
+from helpers.parameters import convert, read_parameters
+from helpers.runs import read_runs
 
 
 def save(folder, **changes) -> None:
@@ -89,3 +90,18 @@ def test_parameters_are_the_present_values_by_the_names_of_the_cell():
 def test_tables_are_written_as_csv(tmp_path):
     records.save_table(tmp_path, "table", pd.DataFrame({"a": [1.5], "b": ["x, y"]}))
     assert (tmp_path / "table.csv").read_bytes() == b'a,b\n1.5,"x, y"\n'
+
+
+KEPT = sorted((runtime.project_root() / "notebooks" / "records").glob("*/*/run.json"))
+
+
+@pytest.mark.parametrize("file", KEPT, ids=lambda file: f"{file.parts[-3]}-{file.parts[-2]}")
+def test_a_kept_record_is_of_its_profile_as_it_stands(file):
+    profile, name = file.parts[-3:-1]
+    run = read_runs(runtime.project_root() / "notebooks")[name]
+    record = json.loads(file.read_text())
+    known = read_parameters(run.notebook)
+    wanted = {key: convert(name, known[key], value) for key, value in run.profiles[profile].items()}
+    differing = {key for key, value in wanted.items() if record["parameters"][key] != value}
+    assert not differing, "the profile has changed since: measure again, or remove the record"
+    assert json.loads((file.parent / "metrics.json").read_text())["metrics"]
