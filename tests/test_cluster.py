@@ -111,14 +111,15 @@ def test_a_run_whose_worker_died_is_repeated_once(command, loopback, marked, tmp
 def test_a_run_that_kills_two_workers_is_given_up(command, loopback, marked, tmp_path):
     books, marks = marked(waits=9)
     process = command("--scheduler", loopback.address, "--results", tmp_path / "r", "--notebooks", books)
+    orphans = []
     for count in (1, 2):
-        (kernel,) = kernels(marks, count)
+        orphans += kernels(marks, count)
         loopback.add_worker()
-        loopback.worker_of(kernel).kill()
+        loopback.worker_of(orphans[-1]).kill()
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "2 workers died while they ran it (tcp://127.0.0.1:" in out
-    assert_gone(*kernels(marks, 2))
+    assert_gone(*orphans)
 
 
 def test_a_worker_with_other_code_refuses(loopback, tmp_path, monkeypatch, books, capsys):

@@ -268,6 +268,8 @@ def test_an_index_out_of_reach_is_named(content, monkeypatch):
 
 def ask_in_a_process(source: Url) -> subprocess.Popen:
     code = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a shell's background jobs
         "from helpers import weights\n"
         f"weights.WEIGHTS['tiny'] = weights.Weights('MIT', (weights.{source!r},))\n"
         "weights.path('tiny')\n"
