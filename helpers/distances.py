@@ -28,17 +28,19 @@ def inception_features(images: Tensor, batch_size: int = 50) -> Tensor:
 
     Grey is repeated in three channels; resizing to 299² is bilinear without antialiasing, in TensorFlow's
     old convention (pixel i comes from i · H / 299); values become (x − 128) / 128.
-    About 13 images a second on two cores: compute the features of the real images once.
+    About 9 to 13 images a second on two cores, 15 to 18 with precision bf16: compute the features of the
+    real images once. In bf16 they differ by 2%, and a distance of two sets hardly at all where *both* are
+    computed so (two halves of 4,096 digits: FID 5.86 instead of 5.88); never mix the two.
     """
     if images.dtype != torch.uint8:
         raise UserError(f"the images are {images.dtype}; FID takes uint8 images with values 0 to 255.")
     net, device = inception(), runtime.current().device
     parts = []
     for part in images.split(batch_size):
-        part = _resize_299(part.to(device).float())
+        part = (_resize_299(part.to(device).float()).expand(-1, 3, -1, -1) - 128) / 128
         # Kernels fused for a GPU would take longer to compile than they save.
-        with torch.jit.optimized_execution(False):
-            parts.append(net((part.expand(-1, 3, -1, -1) - 128) / 128).float().cpu())
+        with torch.jit.optimized_execution(False), runtime.current().autocast():
+            parts.append(net(part.contiguous(memory_format=torch.channels_last)).float().cpu())
     return torch.cat(parts)
 
 
