@@ -19,10 +19,7 @@ class LoopbackCluster:
         self.processes = [
             self._start("dask_scheduler", "--port", "0", "--scheduler-file", str(folder / "scheduler.json"))
         ]
-        deadline = time.monotonic() + 30
-        while not (folder / "scheduler.json").exists():
-            assert time.monotonic() < deadline, "the scheduler did not start"
-            time.sleep(0.1)
+        self.address = self._wait_for_address()
         for _ in range(workers):
             self.add_worker(resources)
 
@@ -33,9 +30,15 @@ class LoopbackCluster:
             command = [sys.executable, "-m", f"distributed.cli.{module}", *local, *arguments]
             return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
-    @property
-    def address(self) -> str:
-        return json.loads((self.folder / "scheduler.json").read_text())["address"]
+    def _wait_for_address(self, seconds: float = 60) -> str:
+        """The address in the scheduler's file, which exists for a moment before its content is written."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                return json.loads((self.folder / "scheduler.json").read_text())["address"]
+            except (FileNotFoundError, json.JSONDecodeError):
+                time.sleep(0.1)
+        raise TimeoutError(f"the scheduler did not start: {self.folder / 'dask_scheduler.log'}")
 
     def add_worker(self, resources: str = "") -> subprocess.Popen:
         process = self._start(
