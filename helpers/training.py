@@ -88,8 +88,9 @@ class Run:
     parts: everything with a `state_dict` that training changes: models, optimizers, schedulers,
     averaged models. Models are moved to the run's device.
 
-    After every epoch both files are written, each in one stroke, so a run killed at any moment
-    resumes at the end of its last full epoch and ends with the same weights as an undisturbed one.
+    After every epoch the resume file is written, after the best or last one the model's too, each in one
+    stroke, so a run killed at any moment resumes at the end of its last full epoch and ends with the
+    same weights as an undisturbed one.
     Raises UserError when a checkpoint is damaged or belongs to another setting.
     """
 
@@ -114,8 +115,9 @@ class Run:
         done = len(self.rows)
         for leftover in self.resume_file.parent.glob(f".{self.name}.*.part"):
             leftover.unlink(missing_ok=True)  # of a write that was killed
-        if not done:  # killed in its first epoch, this run must not resume from an earlier one's end
+        if not done:  # killed early, this run must not pass for an earlier one
             self.resume_file.unlink(missing_ok=True)
+            self.best_file.unlink(missing_ok=True)
         if self._random:  # not earlier: cells between Run(…) and its loop may have drawn numbers
             torch.set_rng_state(self._random["cpu"])
             if "cuda" in self._random and torch.cuda.is_available():
@@ -175,7 +177,9 @@ class Run:
         })  # fmt: skip
 
     def _is_best(self, row: dict[str, float]) -> bool:
-        if not self.monitor or not self.best_epoch:
+        if not self.monitor:
+            return len(self.rows) == self.epochs  # any earlier file would be overwritten
+        if not self.best_epoch:
             return True
         value, best = row[self.monitor], self.rows[self.best_epoch - 1][self.monitor]
         if math.isnan(best):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from helpers import models
 
@@ -69,3 +70,15 @@ def test_stages_are_recorded_not_typed():
     assert network.training
     assert torch.equal(network.stem[1].running_mean, running)
     assert not any(module._forward_hooks for module in network.modules() if isinstance(module, nn.Module))
+
+
+@pytest.mark.parametrize("size", [1, 3, 29])
+@pytest.mark.parametrize("padding", ["replicate", "reflect"])
+def test_box_blur_is_the_mean_over_squares(size, padding):
+    images = torch.rand(2, 3, 40, 56, requires_grad=True)
+    blurred = models.box_blur(images, size, padding)
+    expected = F.avg_pool2d(F.pad(images, [size // 2] * 4, mode=padding), size, stride=1)
+    torch.testing.assert_close(blurred, expected, atol=1e-5, rtol=0)
+    weight = torch.rand_like(blurred)
+    gradients = [torch.autograd.grad((out * weight).sum(), images)[0] for out in (blurred, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=0)
