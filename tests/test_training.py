@@ -141,6 +141,15 @@ def test_the_best_epoch_is_kept(tmp_path, options, values, best):
     assert model.weight.item() == best
 
 
+def test_without_a_monitor_the_model_appears_with_the_last_epoch(tmp_path):
+    play(tmp_path, [1, 2, 3])
+    run, seen = Run(3, tmp_path, "play", model=nn.Linear(1, 1)), []
+    for _ in run:
+        seen.append(run.best_file.exists())  # of the epochs before this one, or of the older run
+    assert seen == [False, False, False]
+    assert run.load_best()["epoch"] == 3
+
+
 def test_several_runs_share_a_folder_under_their_names(tmp_path):
     play(tmp_path, [1, 2], "first")
     play(tmp_path, [1, 2, 3], "second")
