@@ -4,7 +4,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import pairwise
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from helpers import weights
 from helpers.efficientnet_lite import EfficientNetLite0
 from helpers.errors import UserError
+from helpers.parameters import suggest
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # EfficientNet-Lite was trained on values from -1 to 1
@@ -25,7 +25,7 @@ class Backbone:
 
     blocks: named parts in the order of the data; "depth" counts them from the end.
     (N, 3, H, W) → (N, features, H/32, W/32), and `features` numbers an image after average pooling.
-    mean, std: of each input channel, for images in [0, 1]. size: pixels a side in pretraining.
+    mean, std: of each input channel, for images in [0, 1].
     """
 
     name: str
@@ -33,7 +33,6 @@ class Backbone:
     features: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    size: int
 
 
 def _resnet(net: nn.Module) -> dict[str, nn.Module]:
@@ -57,15 +56,15 @@ def _lite(net: nn.Module) -> dict[str, nn.Module]:
     return {"stem": stem} | {f"blocks_{i}": block for i, block in enumerate(net.blocks)} | {"conv_head": head}
 
 
-# name: network with 1,000 classes, its parts in order, features, (mean, std), size
-_BACKBONES: dict[str, tuple[Callable[[], nn.Module], Callable, int, tuple, int]] = {
-    "efficientnet_lite0": (EfficientNetLite0, _lite, 1280, HALVES, 224),
-    "mobilenet_v2": (tv.mobilenet_v2, _features, 1280, IMAGENET, 224),
-    "resnet18": (tv.resnet18, _resnet, 512, IMAGENET, 224),
-    "shufflenet_v2_x0_5": (tv.shufflenet_v2_x0_5, _shufflenet, 1024, IMAGENET, 224),
-    "shufflenet_v2_x1_0": (tv.shufflenet_v2_x1_0, _shufflenet, 1024, IMAGENET, 224),
-    "efficientnet_b0": (tv.efficientnet_b0, _features, 1280, IMAGENET, 224),
-    "efficientnet_b7": (tv.efficientnet_b7, _features, 2560, IMAGENET, 600),
+# name: network with 1,000 classes, its parts in order, features, (mean, std)
+_BACKBONES: dict[str, tuple[Callable[[], nn.Module], Callable, int, tuple]] = {
+    "efficientnet_lite0": (EfficientNetLite0, _lite, 1280, HALVES),
+    "mobilenet_v2": (tv.mobilenet_v2, _features, 1280, IMAGENET),
+    "resnet18": (tv.resnet18, _resnet, 512, IMAGENET),
+    "shufflenet_v2_x0_5": (tv.shufflenet_v2_x0_5, _shufflenet, 1024, IMAGENET),
+    "shufflenet_v2_x1_0": (tv.shufflenet_v2_x1_0, _shufflenet, 1024, IMAGENET),
+    "efficientnet_b0": (tv.efficientnet_b0, _features, 1280, IMAGENET),
+    "efficientnet_b7": (tv.efficientnet_b7, _features, 2560, IMAGENET),
 }
 NAMES = tuple(_BACKBONES)
 
@@ -73,9 +72,7 @@ NAMES = tuple(_BACKBONES)
 def classifier(name: str, pretrained: bool = True) -> nn.Module:
     """The whole network with its 1,000 ImageNet classes, in eval mode: normalized images → logits."""
     if name not in _BACKBONES:
-        near = get_close_matches(name, NAMES, n=1)
-        hint = f'did you mean "{near[0]}"' if near else f"there are {', '.join(NAMES)}"
-        raise UserError(f'backbone "{name}" is unknown; {hint}.')
+        raise UserError(f'backbone "{name}" is unknown; {suggest(name, NAMES)}')
     # The weights first: where they cannot be had, that is known before a large network is built.
     state = weights.load(name) if pretrained else None
     net = _BACKBONES[name][0]()
@@ -92,8 +89,8 @@ def backbone(name: str, pretrained: bool = True) -> Backbone:
     Raises UserError for an unknown name, and when the weights cannot be had (see `weights.load`).
     """
     net = classifier(name, pretrained)
-    _, parts, features, (mean, std), size = _BACKBONES[name]
-    return Backbone(name, nn.Sequential(OrderedDict(parts(net))), features, mean, std, size)
+    _, parts, features, (mean, std) = _BACKBONES[name]
+    return Backbone(name, nn.Sequential(OrderedDict(parts(net))), features, mean, std)
 
 
 class Normalize(nn.Module):

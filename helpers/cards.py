@@ -19,6 +19,13 @@ class Card:
     traps: tuple[str, ...]
     unit: str = "Images"  # what `counts` counts
 
+    @property
+    def command(self) -> str:
+        """How a message on missing files ends: the command, and what it does for this dataset."""
+        return f'"vision-notebooks data get {self.name}" ' + (
+            "fetches it" if self.download else "tells how to get it"
+        )
+
     def markdown(self) -> str:
         """The card as a Markdown table and a list of traps, for the head of a notebook."""
         layout = self.layout.replace("|", " or ")  # a bar would end the cell of the table

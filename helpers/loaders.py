@@ -21,7 +21,7 @@ from torchvision import tv_tensors
 from helpers import runtime
 from helpers.errors import UserError
 from helpers.files import atomic_open
-from helpers.readers import read_idx
+from helpers.readers import open_image, read_idx
 
 
 def decode(
@@ -59,7 +59,7 @@ def decode_masks(
 
     def read() -> Tensor:
         for path, image in zip(paths, like):
-            with _open(path) as one, _open(image) as other:
+            with open_image(path) as one, open_image(image) as other:
                 mask_size, image_size = one.size, other.size
             ratio = mask_size[0] * image_size[1] / (mask_size[1] * image_size[0])
             if abs(ratio - 1) > 0.02 or (same_size and mask_size != image_size):
@@ -78,25 +78,10 @@ def decode_masks(
     return _cached(read, [*paths, *like], size, "mask" if same_size else "mask, any scale")
 
 
-def _open(path: str) -> Image.Image:
-    try:
-        return Image.open(path)
-    except Exception as error:  # broken files fail in many ways, all with the same mend
-        raise UserError(f"{path}: not a readable image; replace or remove the file.") from error
-
-
 def _decode_all(paths, size, mode, resampling) -> Tensor:
     def read(path: str) -> np.ndarray:
-        with _open(path) as file:
-            if file.mode.startswith(("I", "F")):  # Pillow would cut all above 255 to white, silently
-                raise UserError(
-                    f"{path}: has more than 8 bits a channel (mode {file.mode}); convert it to 8 bits, "
-                    "choosing yourself which values become black and white."
-                )
-            try:
-                image = file.convert(mode)
-            except Exception as error:  # a truncated file opens, but does not decode
-                raise UserError(f"{path}: not a readable image; replace or remove the file.") from error
+        with open_image(path) as file:
+            image = file.convert(mode)
         if size and image.size != (size[1], size[0]):
             image = image.resize((size[1], size[0]), resampling)
         return np.asarray(image)
@@ -150,8 +135,10 @@ def grouped_folds(table: pd.DataFrame, folds: int, seed: int) -> list[tuple[np.n
     """Row numbers (training, held out) of each of `folds` equal parts; every row is held out once.
 
     table: columns label and group. No group is on both sides; classes keep their shares as far as
-    groups allow. Raises UserError when a class has fewer groups than folds.
+    groups allow. Raises UserError for fewer than two folds, and when a class has fewer groups than folds.
     """
+    if folds < 2:
+        raise UserError(f"folds is {folds}: there must be at least 2, one to train on and one held out.")
     groups = table.groupby("label")["group"].nunique()
     if groups.min() < folds:
         raise UserError(
@@ -285,7 +272,10 @@ def make_loader(
     """A DataLoader over a dataset asked by (epoch, index); the same batches for any number of workers.
 
     A last batch of one image is dropped in training: BatchNorm cannot estimate a variance from it.
+    Raises UserError for a batch_size below 1.
     """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}: a batch needs at least 1 image.")
     return DataLoader(
         dataset,
         batch_size=batch_size,

@@ -32,6 +32,8 @@ class Settings:
 
     size: (height, width) that images are resized to; None keeps their own. multiple: sides are
     padded to a multiple of it. threshold: for the second of two classes, or for a pixel.
+    field_of_view: in segmentation, whether the network was trained inside a lit disc, as fundus
+    photographs have one; without it the whole frame counts.
     """
 
     task: str
@@ -41,6 +43,7 @@ class Settings:
     size: list[int] | None = None
     multiple: int = 1
     note: str = ""
+    field_of_view: bool = True  # what older files, which do not say it, were read with
 
 
 def save(results_dir: Path, model: nn.Module, example: Tensor, settings: Settings) -> None:
@@ -72,7 +75,7 @@ def load(results_dir: Path) -> tuple[nn.Module, Settings]:
         if not (folder / name).is_file():
             raise UserError(
                 f"{results_dir}: holds no predictor/{name}; give the folder of a finished run of notebook 01 "
-                "or 04, for instance results/drive_unet."
+                "to 04, for instance results/drive_unet."
             )
     logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # its stack would bury the one sentence
     try:
@@ -149,9 +152,9 @@ def occlusion(model: nn.Module, image: Tensor, chosen: int, cells: int = 8) -> T
 
 @torch.inference_mode()
 def segment(model: nn.Module, settings: Settings, path: str, folder: Path) -> dict:
-    """Share of vessel pixels in one image; writes probability, mask and overlay."""
+    """Share of vessel pixels inside the field of view of one image; writes probability, mask, overlay."""
     image = loaders.decode([path], None, settings.mode, cache=False)
-    inside = field_of_view(image)
+    inside = field_of_view(image) if settings.field_of_view else torch.ones_like(image[:, :1])
     probability = segmentation.predict_whole(
         model, loaders.standardize(image, inside), settings.multiple, flips=True
     )[0, 0] * inside[0, 0]  # fmt: skip

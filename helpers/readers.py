@@ -4,10 +4,13 @@ One reader serves real and sample data: the renderers in `helpers.samples` write
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from helpers.cards import CARDS
 from helpers.errors import UserError
@@ -20,6 +23,27 @@ def images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+
+
+@contextmanager
+def open_image(path: str) -> Iterator[Image.Image]:
+    """An image file, opened; what training refuses is refused here, for whoever reads images.
+
+    Raises UserError for a file that cannot be read, also when that shows inside the block only, and for
+    one with more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):  # Pillow would cut all above 255 to white, silently
+                raise UserError(
+                    f"{path}: has more than 8 bits a channel (mode {file.mode}); convert it to 8 bits, "
+                    "choosing yourself which values become black and white."
+                )
+            yield file
+    except UserError:
+        raise
+    except Exception as error:  # broken files fail in many ways, truncated ones while they decode
+        raise UserError(f"{path}: not a readable image; replace or remove the file.") from error
 
 
 def read_class_folders(root: Path, patient=None) -> pd.DataFrame:
@@ -39,8 +63,7 @@ def read_class_folders(root: Path, patient=None) -> pd.DataFrame:
             f"{root}: found {len(classes)} class folder(s); expected at least two subfolders with images, "
             "one a class, directly inside or under train/."
         )
-    grouped = _read_groups(root)
-    rows = []
+    found = []
     for split, folder in folders.items():
         for label in classes:
             files = images_in(folder / label)
@@ -49,26 +72,25 @@ def read_class_folders(root: Path, patient=None) -> pd.DataFrame:
                     f"{root.name}: no images under {folder / label}. Expected {', '.join(classes)} with "
                     f"images in each; {_how_to_get(root.name)}."
                 )
-            for file in files:
-                group = (
-                    patient(file.name) if patient else grouped.get(file.name, f"{split}/{label}/{file.name}")
-                )
-                rows.append((str(file), label, str(group), split))
-    if grouped and not patient and not any(Path(path).name in grouped for path, *_ in rows):
-        raise UserError(
-            f"{root / 'groups.csv'}: its ID {next(iter(grouped))} and all others name no image; IDs are file "
-            f"names such as {Path(rows[0][0]).name}."
-        )
+            found += [(file, label, split) for file in files]
+    grouped = {} if patient else _read_groups(root, (file.name for file, *_ in found))
+    rows = []
+    for file, label, split in found:
+        group = patient(file.name) if patient else grouped.get(file.name, f"{split}/{label}/{file.name}")
+        rows.append((str(file), label, str(group), split))
     return pd.DataFrame(rows, columns=["path", "label", "group", "split"])
 
 
 def _how_to_get(name: str) -> str:
-    return (
-        f'"vision-notebooks data get {name}" fetches them' if name in CARDS else "remove or fill the folder"
-    )
+    return CARDS[name].command if name in CARDS else "remove or fill the folder"
 
 
-def _read_groups(root: Path) -> dict[str, str]:
+def _read_groups(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """The groups of `groups.csv` by file name, {} without one; it may leave out some of the images.
+
+    names: the dataset's images. Raises UserError for a table that is damaged or names none of them: it
+    would group nothing, and windows of one picture would come to stand on both sides of a split.
+    """
     file = root / "groups.csv"
     if not file.is_file():
         return {}
@@ -79,14 +101,21 @@ def _read_groups(root: Path) -> dict[str, str]:
     if list(table.columns[:2]) != ["ID", "group"]:
         raise UserError(f'{file}: expected the columns "ID,group", found "{",".join(table.columns)}".')
     table = table.dropna(subset=["ID", "group"])  # no group is given: the image stands for itself
-    return dict(zip(table["ID"], table["group"]))
+    grouped, names = dict(zip(table["ID"], table["group"])), set(names)
+    if grouped and not names & grouped.keys():
+        raise UserError(
+            f"{file}: its ID {next(iter(grouped))} and all others name no image; IDs are file names such as "
+            f"{min(names)}."
+        )
+    return grouped
 
 
 def read_radiography(root: Path) -> pd.DataFrame:
     """Read `<class>/images/*` into columns path, label, mask, group, split.
 
-    mask: the file of the same name in `<class>/masks`, "" where there is none. Every image is a group
-    of its own unless `groups.csv` says otherwise; split is "train" throughout: the set has no other.
+    mask: the file of the same name in `<class>/masks`, "" where there is none. `groups.csv` (ID, group)
+    tells which images belong together; without it, equal files are one group, since some pictures of the
+    real set occur twice, and every other image is its own. split is "train": the set has no other.
     """
     classes = [f.name for f in sorted(root.iterdir()) if (f / "images").is_dir()]
     if len(classes) < 2:
@@ -94,7 +123,6 @@ def read_radiography(root: Path) -> pd.DataFrame:
             f"radiography: {len(classes)} class folder(s) with images/ under {root}. Expected "
             f"{CARDS['radiography'].layout}; {_how_to_get('radiography')}."
         )
-    grouped = _read_groups(root)
     rows = []
     for label in classes:
         files = images_in(root / label / "images")
@@ -104,9 +132,19 @@ def read_radiography(root: Path) -> pd.DataFrame:
             )
         for file in files:
             mask = root / label / "masks" / file.name
-            group = grouped.get(file.name, f"{label}/{file.name}")
-            rows.append((str(file), label, str(mask) if mask.is_file() else "", group, "train"))
-    return pd.DataFrame(rows, columns=["path", "label", "mask", "group", "split"])
+            rows.append(
+                (str(file), label, str(mask) if mask.is_file() else "", f"{label}/{file.name}", "train")
+            )
+    table = pd.DataFrame(rows, columns=["path", "label", "mask", "group", "split"])
+    names = table["path"].map(lambda path: Path(path).name)
+    if grouped := _read_groups(root, names):
+        table["group"] = [grouped.get(name, own) for name, own in zip(names, table["group"])]
+    else:
+        from helpers import duplicates  # here, because scipy takes long to import
+
+        for first, *copies in duplicates.equal_files(table["path"]):
+            table.loc[copies, "group"] = table["group"][first]
+    return table
 
 
 AOI_CLASSES = ("normal", "void", "horizontal defect", "vertical defect", "edge defect", "particle")
@@ -117,23 +155,17 @@ def read_aoi(root: Path) -> pd.DataFrame:
 
     Labels are names of `AOI_CLASSES`, "" for the test images, whose labels are hidden. Without
     `groups.csv` (ID, group) every image is a group of its own.
-    Raises UserError for a missing list, a listed image that is not there, and a label out of range.
+    Raises UserError for a list that is missing or not readable, a listed image that is not there, and a
+    label out of range.
     """
-    grouped = _read_groups(root)
+    lists = {"train": _read_columns(root / "train.csv", ["ID", "Label"])}
+    if (root / "test.csv").is_file():
+        lists["test"] = _read_columns(root / "test.csv", ["ID"]).assign(Label="")
+    grouped = _read_groups(root, pd.concat(lists)["ID"])
     rows = []
-    for split in ("train", "test"):
+    for split, listed in lists.items():
         file = root / f"{split}.csv"
-        if not file.is_file():
-            if split == "test":
-                continue
-            raise UserError(
-                f"aoi: no {file}; expected columns ID,Label. See data/README.md for how to get it."
-            )
-        listed = pd.read_csv(file, dtype=str, keep_default_na=False)
-        if list(listed.columns[:1]) != ["ID"] or (split == "train" and "Label" not in listed):
-            raise UserError(f'{file}: expected the columns "ID,Label", found "{",".join(listed.columns)}".')
-        labels = listed["Label"] if split == "train" else [""] * len(listed)
-        for name, label in zip(listed["ID"], labels):
+        for name, label in zip(listed["ID"], listed["Label"]):
             path = root / f"{split}_images" / name
             if not path.is_file():
                 raise UserError(
@@ -167,34 +199,51 @@ def read_drive(root: Path) -> pd.DataFrame:
     """Read DRIVE's layout into columns id, image, mask, fov, second, group, split.
 
     Any folder of this layout will do: `training/` must have `images`, `1st_manual` and `mask`;
-    `test/` may lack labels. Files belong together by the number that begins their names.
-    Raises UserError for a missing partner, naming the image that lacks it.
+    `test/` may lack labels. Files belong together by what stands before the first "_" of their names,
+    the number. Without `groups.csv` (ID, group) every image is a group of its own.
+    Raises UserError for a missing partner, naming the image that lacks it, and for a number that two
+    files of a folder share.
     """
     rows = []
     for split in ("training", "test"):
         images = images_in(root / split / "images")
         if not images and split == "training":
             raise UserError(
-                f"drive: no images under {root / split / 'images'}. Expected 21_training.tif and so on; "
-                f"{_how_to_get('drive')}."
+                f"{root.name}: no images under {root / split / 'images'}. Expected 21_training.tif and so "
+                f"on; {_how_to_get(root.name)}."
             )
-        for image in images:
-            number = image.name.split("_")[0]
-            partner = {kind: _partner(root / split / kind, number)
-                       for kind in ("1st_manual", "2nd_manual", "mask")}  # fmt: skip
+        partners = {kind: _by_number(images_in(root / split / kind))
+                    for kind in ("1st_manual", "2nd_manual", "mask")}  # fmt: skip
+        for number, image in _by_number(images).items():
+            partner = {kind: str(files.get(number, "")) for kind, files in partners.items()}
             for kind in ("mask", "1st_manual"):
                 if not partner[kind] and not (split == "test" and kind == "1st_manual"):
                     raise UserError(
-                        f"drive: {image} has no partner {number}_… in {root / split / kind}; "
+                        f"{root.name}: {image} has no partner {number}_… in {root / split / kind}; "
                         "add the missing file or remove the image."
                     )
             rows.append((number, str(image), partner["1st_manual"], partner["mask"], partner["2nd_manual"],
                          f"{split}/{number}", split))  # fmt: skip
-    return pd.DataFrame(rows, columns=["id", "image", "mask", "fov", "second", "group", "split"])
+    table = pd.DataFrame(rows, columns=["id", "image", "mask", "fov", "second", "group", "split"])
+    names = table["image"].map(lambda path: Path(path).name)
+    grouped = _read_groups(root, names)
+    table["group"] = [grouped.get(name, own) for name, own in zip(names, table["group"])]
+    return table
 
 
-def _partner(folder: Path, number: str) -> str:
-    return next((str(p) for p in images_in(folder) if p.name.split("_")[0] == number), "")
+def _by_number(files: list[Path]) -> dict[str, Path]:
+    """DRIVE's files by their number, 21 of 21_training.tif; UserError where two files share one."""
+    by_number: dict[str, Path] = {}
+    for file in files:
+        number = file.name.split("_")[0]
+        other = by_number.setdefault(number, file)
+        if other != file:
+            raise UserError(
+                f"{file.parent}: {other.name} and {file.name} have the same number, {number}; give each "
+                "image a number of its own and rename its files 21_training.tif, 21_manual1.gif and "
+                "21_training_mask.gif, for instance."
+            )
+    return by_number
 
 
 def read_lungs(root: Path) -> pd.DataFrame:
@@ -211,7 +260,7 @@ def read_lungs(root: Path) -> pd.DataFrame:
             f"same names; {_how_to_get(root.name)}."
         )
     masks = {mask.stem: mask for mask in images_in(root / "masks")}
-    grouped = _read_groups(root)
+    grouped = _read_groups(root, (image.name for image in images))
     rows = []
     for image in images:
         if image.stem not in masks:
@@ -251,7 +300,7 @@ def read_western_blot(root: Path) -> pd.DataFrame:
                     f"{root.name}: {name} has no partner {root / folder / (prefix + name)}; "
                     "add the missing file or remove the others of that name."
                 )
-    grouped = _read_groups(root)
+    grouped = _read_groups(root, found["image"])
     rows = [
         (Path(name).stem, image, found["mask"][name], found["base"][name], grouped.get(name, name), "train")
         for name, image in sorted(found["image"].items())
@@ -294,12 +343,12 @@ def read_idx(file: Path) -> np.ndarray:
         raw = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); get the dataset again.") from error
-    shape = (
-        np.frombuffer(raw, ">u4", count=raw[3], offset=4) if raw[:3] == b"\0\0\x08" and len(raw) >= 8 else []
-    )
-    if not len(shape) or len(raw) != 4 + 4 * len(shape) + np.prod(shape):
+    axes = raw[3] if raw[:3] == b"\0\0\x08" and len(raw) > 3 else 0
+    start = 4 + 4 * axes  # of the data
+    shape = np.frombuffer(raw, ">u4", count=axes, offset=4) if axes and len(raw) >= start else []
+    if not len(shape) or len(raw) != start + np.prod(shape):
         raise UserError(f"{file}: not a whole file of MNIST's format; unpack or get it again.")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
 def read_news(root: Path) -> pd.DataFrame:

@@ -10,12 +10,12 @@ import sys
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from helpers import downloads, runtime
 from helpers.downloads import Url, Wheel
 from helpers.errors import UserError
+from helpers.parameters import suggest
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,7 @@ def main(names: list[str], fetch: bool) -> int:
 
 def _entry(name: str) -> Weights:
     if name not in WEIGHTS:
-        near = get_close_matches(name, WEIGHTS, n=1)
-        hint = f'did you mean "{near[0]}"' if near else f"there are {', '.join(WEIGHTS)}"
-        raise UserError(f'weights "{name}" are unknown; {hint}.')
+        raise UserError(f'weights "{name}" are unknown; {suggest(name, WEIGHTS)}')
     return WEIGHTS[name]
 
 

@@ -114,9 +114,15 @@ def test_unreadable_files_and_unequal_classes(tiles):
     for number in range(6):
         (tiles / "bad" / f"{2 * number:02d}.png").write_bytes(b"\x89PNG broken")
     audit = examine("tiles", str(tiles.parent))
-    assert audit.traps[0].startswith("6 files cannot be read: ")
+    assert audit.traps[0].startswith("6 files cannot be read as images of 8 bits: ")
     assert audit.traps[0].endswith(" and 3 more.")
     assert any(note.startswith("classes are unequal, 12 good to 6 bad") for note in audit.notes)
+
+
+def test_pictures_that_training_refuses_are_a_trap(tiles):
+    save(tiles / "bad" / "00.png", texture(0).astype(np.uint16) * 257)
+    trap = examine("tiles", str(tiles.parent)).traps[0]
+    assert trap == f"1 files cannot be read as images of 8 bits: {tiles / 'bad' / '00.png'}."
 
 
 @pytest.mark.parametrize("kind", ["none", "file", "broken"])

@@ -4,8 +4,10 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tiny_images import write_chest, write_classes, write_drive, write_mask
+from PIL import Image
+from tiny_images import write_chest, write_classes, write_drive, write_image, write_mask
 
 from helpers import data_tools
 from helpers.errors import UserError
@@ -60,6 +62,30 @@ def test_the_check_finds_unreadable_files_and_copies_across_splits(tmp_path, cap
     assert "3 fault(s)" in out
 
 
+def test_the_check_names_what_training_refuses(tmp_path, capsys):
+    """A link to nothing, and sixteen bits, which Pillow would cut to white."""
+    root = write_classes(tmp_path / "pets", {"cat": 2, "dog": 1})
+    (root / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    Image.fromarray(np.full((10, 12), 4000, np.uint16)).save(root / "dog" / "deep.png")
+    assert data_tools.main_check("pets", str(tmp_path)) == 1
+    out = capsys.readouterr().out
+    assert f"fault: {root / 'cat' / 'gone.png'}: not a readable image" in out
+    assert f"fault: {root / 'dog' / 'deep.png'}: has more than 8 bits a channel" in out
+    assert "2 fault(s)" in out
+
+
+def test_a_hidden_label_is_no_second_label(tmp_path, capsys):
+    """AOI's test images: a copy of one in the training half is one fault, not two."""
+    root = tmp_path / "aoi"
+    for split, label in (("train", "0"), ("test", "")):
+        write_image(root / f"{split}_images" / f"{split}.png")
+        (root / f"{split}.csv").write_text(f"ID,Label\n{split}.png,{label}\n")
+    assert data_tools.main_check("aoi", str(tmp_path)) == 1
+    out = capsys.readouterr().out
+    assert "fault: the same picture in two splits: " in out
+    assert "1 fault(s)" in out
+
+
 def test_a_copy_within_a_split_is_counted_only(tmp_path, capsys):
     root = write_classes(tmp_path / "pets", {"cat": 2, "dog": 1})
     (root / "cat" / "1.png").write_bytes((root / "cat" / "0.png").read_bytes())
@@ -111,6 +137,8 @@ def test_get_without_the_package_prints_the_steps(tmp_path, capsys, monkeypatch)
 def test_get_prints_the_steps_where_only_a_person_can(tmp_path, capsys):
     assert data_tools.main_get("aoi", str(tmp_path)) == 1
     assert "1. Register at aidea-web.tw" in capsys.readouterr().out
+    assert data_tools.main_get("mnist", str(tmp_path)) == 1
+    assert "mnist: this command does not download it. By hand:" in capsys.readouterr().out
 
 
 def test_get_leaves_present_data_alone(tmp_path, capsys):
@@ -169,6 +197,13 @@ def test_a_wrong_download_is_named_and_not_installed(tmp_path, kaggle):
     with pytest.raises(UserError, match="the download holds no folder training"):
         data_tools.main_get("drive", str(tmp_path / "data"))
     assert not (tmp_path / "data").exists()
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(tmp_path, kaggle):
+    write_drive(kaggle / "DRIVE")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"drive: could not be written \(.*\); free some space, or name"):
+        data_tools.main_get("drive", str(tmp_path / "file" / "data"))
 
 
 @pytest.mark.parametrize("reason", ["no route to host\nand more", ""])

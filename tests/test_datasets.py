@@ -92,6 +92,27 @@ def test_an_image_without_a_partner_is_named(tmp_path, missing):
         readers.read_drive(root)
 
 
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (
+            "training/images/21_again.tif",
+            r"training.images: 21_again\.tif and 21_training\.tif have the same",
+        ),
+        (
+            "training/1st_manual/21_b.gif",
+            r"1st_manual: 21_b\.gif and 21_manual1\.gif have the same number, 21",
+        ),
+    ],
+)
+def test_files_of_drive_that_share_a_number_are_refused(tmp_path, more, named):
+    """As in CHASE_DB1 (Image_01L.jpg, Image_01R.jpg): every image would get the first one's vessels."""
+    root = write_drive(tmp_path / "drive")
+    write_image(root / more)
+    with pytest.raises(UserError, match=named):
+        readers.read_drive(root)
+
+
 def test_an_empty_class_folder_is_named_with_the_mend(tmp_path):
     root = write_chest(tmp_path / "chest_xray")
     for file in (root / "test" / "NORMAL").iterdir():
@@ -119,9 +140,20 @@ def test_real_data_that_is_not_there_is_named_with_place_and_mend(tmp_path, name
     assert 'source="sample"' in message
     if name in CARDS:
         assert CARDS[name].layout in message
-        assert f"data get {name}" in message
+        assert f'data get {name}" fetches it' in message
     else:
         assert "one subfolder a class" in message
+
+
+@pytest.mark.parametrize("name", [name for name, card in CARDS.items() if not card.download])
+def test_a_command_that_fetches_nothing_is_not_said_to_fetch(tmp_path, name):
+    (tmp_path / "empty" / name).mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "empty"):
+        with pytest.raises(UserError) as caught:
+            datasets.load(name, "real", str(folder))
+        assert '" fetches' not in str(caught.value)
+    with pytest.raises(UserError, match=f'data get {name}" tells how to get it'):
+        datasets.load(name, "real", str(tmp_path))
 
 
 def test_a_drive_folder_without_images_is_named(tmp_path):
@@ -184,6 +216,58 @@ def test_a_groups_csv_that_would_group_nothing_is_refused(tmp_path, content, nam
         datasets.load("pets", "real", str(tmp_path))
 
 
+def write_pairs(root):
+    for name in ("a", "b", "c"):
+        write_image(root / "images" / f"{name}.png")
+        write_image(root / "masks" / f"{name}.png")
+
+
+def write_blots(root):
+    for name in ("a", "b", "c"):
+        for folder, prefix in readers.BLOT_FOLDERS.values():
+            write_image(root / folder / f"{prefix}bg_{name}.png")
+
+
+def write_radiography(root):
+    for number, label in enumerate(("COVID", "Normal")):
+        write_image(root / label / "images" / f"{label}-1.png", seed=2 * number)
+        write_image(root / label / "images" / f"{label}-2.png", seed=2 * number + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "ids"),
+    [
+        ("radiography", write_radiography, ["COVID-1.png", "Normal-2.png"]),
+        ("lungs", write_pairs, ["a.png", "c.png"]),
+        ("western_blot", write_blots, ["bg_a.png", "bg_c.png"]),
+        ("aoi", lambda root: write_aoi(root), ["train_0.png", "test_0.png"]),
+        ("eyes", write_drive, ["21_training.tif", "02_test.tif"]),
+    ],
+)
+def test_every_reader_of_groups_csv_refuses_one_that_names_no_image(tmp_path, name, write, ids):
+    write(tmp_path / name)
+    own = datasets.load(name, "real", str(tmp_path)).table["group"].tolist()
+    file = tmp_path / name / "groups.csv"
+    file.write_text("ID,group\n" + "".join(f"{file_name},one\n" for file_name in ids))
+    groups = datasets.load(name, "real", str(tmp_path)).table["group"].tolist()
+    assert groups == ["one", *own[1:-1], "one"]  # the others keep their own
+    file.write_text("ID,group\n" + "".join(f"{file_name[:-4]},one\n" for file_name in ids))
+    with pytest.raises(UserError, match=rf"groups\.csv: its ID {ids[0][:-4]} and all others name no image"):
+        datasets.load(name, "real", str(tmp_path))
+
+
+def test_equal_files_of_radiography_are_one_group(tmp_path):
+    root = tmp_path / "radiography"
+    write_radiography(root)
+    (root / "Normal/images/Normal-3.png").write_bytes((root / "COVID/images/COVID-2.png").read_bytes())
+    (root / "Normal/images/Normal-4.png").symlink_to(root / "gone.png")  # the decoder will name it
+    groups = readers.read_radiography(root)["group"].tolist()
+    assert groups[1] == groups[4] == "COVID/COVID-2.png"
+    assert len(set(groups)) == 5
+    (root / "groups.csv").write_text("ID,group\nNormal-3.png,tom\n")  # who gives groups has the last word
+    assert readers.read_radiography(root)["group"].nunique() == 6
+
+
 def test_the_fingerprint_follows_the_files_not_their_place(tmp_path):
     def fingerprint(folder: str = "one") -> str:
         return datasets.load("pets", "real", str(tmp_path / folder)).fingerprint()
@@ -233,11 +317,13 @@ def test_aoi_reads_its_lists(tmp_path):
         ("ID,Label\ntrain_0.png,6\n", "6"),
         ("ID,Label\ntrain_0.png,x\n", "x"),
         ("ID,Label\ntrain_9.png,0\n", r"lists train_9\.png"),
-        ("name,Label\ntrain_0.png,0\n", 'found "name,Label"'),
+        ("name,Label\ntrain_0.png,0\n", "has no column ID; expected the columns ID,Label"),
+        ("", "not a readable CSV file"),
+        ("ID,Label\n瑕疵.png,0\n", "not a readable CSV file .* save it as UTF-8"),
     ],
 )
 def test_wrong_lists_of_aoi_are_named(tmp_path, list_, named):
-    (write_aoi(tmp_path / "aoi") / "train.csv").write_text(list_)
+    (write_aoi(tmp_path / "aoi") / "train.csv").write_text(list_, encoding="big5")
     with pytest.raises(UserError, match=rf"train\.csv.*{named}"):
         datasets.load("aoi", "real", str(tmp_path))
 
@@ -269,7 +355,17 @@ def test_mnist_is_read_in_torchvisions_layout(cache):
         assert data.table["label"][rows].astype(int).tolist() == theirs.targets.tolist()
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\x08\x01\0\0\0\5ab", b"\0\0\x0d\x01\0\0\0\1a"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\x08",
+        b"\0\0\x08\x03\0\0\0\5ab",
+        b"\0\0\x08\x03\0\0\0\5\0\0\0\5\0\0\0",
+        b"\0\0\x08\x01\0\0\0\5ab",
+        b"\0\0\x0d\x01\0\0\0\1a",
+    ],
+)
 def test_a_damaged_idx_file_is_named(tmp_path, content):
     file = tmp_path / "t10k-labels-idx1-ubyte"
     file.write_bytes(content)

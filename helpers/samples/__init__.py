@@ -5,7 +5,6 @@ formats of the real one, so that the loaders cannot tell them apart, and the sam
 Where small real data ship in a package, the sample is these (REAL), written in the same way.
 """
 
-import difflib
 import importlib
 import os
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from helpers import runtime
 from helpers.errors import UserError
+from helpers.parameters import suggest
 
 VERSION = 2  # raise it when a renderer changes, so that nobody keeps samples of an older one
 
@@ -51,9 +51,7 @@ def ensure(name: str) -> Path:
     Raises UserError for a name without a renderer and for a cache that cannot be written.
     """
     if name not in RENDERERS:
-        near = difflib.get_close_matches(name, RENDERERS, n=1)
-        hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(RENDERERS)}."
-        raise UserError(f'no sample data is known under the name "{name}"; {hint}')
+        raise UserError(f'no sample data is known under the name "{name}"; {suggest(name, RENDERERS)}')
     folder = runtime.cache_dir() / "samples" / f"{name}-v{VERSION}"
     if folder.is_dir():
         return folder

