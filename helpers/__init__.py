@@ -3,8 +3,9 @@
 Modules stand in floors. Each imports only from its own floor or from floors below, never in a circle
 (tests/test_floors.py reads this table):
 
-5  cli, batch, runs, execution, worker, resume, cluster, report, compare, explore, audit, data_tools
-     run notebooks, report, check datasets; they import torch in no case, other heavy things when needed
+5  cli, batch, runs, execution, worker, resume, cluster, report, compare, explore, pages, audit, data_tools
+     run notebooks, report, check datasets; what is heavy is imported when a command needs it, and torch
+     only by what audits a folder or predicts
 4  plots, records, predictor
      figures; metrics.json, run.json, claims; a trained model as a file that predicts
 3  training, features

@@ -14,8 +14,8 @@ from helpers import datasets, duplicates, readers, runtime
 from helpers.duplicates import SIDE, Pair
 from helpers.errors import UserError
 from helpers.files import atomic_open
+from helpers.pages import new_environment
 
-TEMPLATES = Path(__file__).parent / "templates"
 MOST = 20_000  # pictures that are compared; of more, as many are drawn
 SHOWN = 24  # pairs on the page
 FEW = 50  # images of a split below which one error moves the accuracy by two points
@@ -331,9 +331,4 @@ def _thumbnail(row) -> str:
 
 
 def _render(audit: Audit) -> str:
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("audit.html.j2").render(audit=audit)
+    return new_environment().get_template("audit.html.j2").render(audit=audit)

@@ -45,12 +45,14 @@ def run_batch(
     """Run the jobs, `workers` at a time, then write summary.csv and index.html; returns the exit status.
 
     A job whose result lies in its folder and whose fingerprints are unchanged is not run again; one that
-    was interrupted goes on from its checkpoints. force: run all, from the start. executor: where they
-    run (default: on this machine). Status 0: all done; 1: some failed or took longer than `timeout`
-    seconds; 130: stopped by Ctrl-C or SIGTERM. One failure stops nothing else.
-    Raises UserError when the results folder cannot be written, or another batch writes there.
+    was interrupted goes on from its checkpoints. force: run all, from the start (but a job with
+    resume=true from its checkpoints). executor: where they run (default: on this machine).
+    Status 0: all done; 1: some failed or took longer than `timeout` seconds; 130: stopped by Ctrl-C or
+    SIGTERM. One failure stops nothing else.
+    Raises UserError when the results folder cannot be written, another batch writes there, or a job with
+    resume=true would go on from checkpoints of another setting; nothing has started then.
     """
-    executor = executor or local(workers)
+    executor = executor or local(max(1, min(workers, len(jobs))))
     width = max((len(job.name) for job in jobs), default=0)
     statuses = []
     with (
@@ -59,6 +61,8 @@ def run_batch(
         _Progress(jobs) as progress,
         ThreadPoolExecutor(workers) as pool,
     ):
+        for job in filter(_asks_to_resume, jobs):
+            resume.require_same_setting(job, resume.fingerprint(job))
 
         def work(job: Job) -> tuple[Outcome, str]:
             """How the job ended, and a note on how it began."""
@@ -66,10 +70,11 @@ def run_batch(
                 return Outcome("stopped", 0), ""
             now = resume.fingerprint(job)
             if not force and resume.is_current(job, now):
+                resume.retell(job, _about(job))
                 return Outcome("unchanged", 0), "not run again"
             goes_on = not force and resume.can_resume(job, now)
             changed = [] if force else resume.changes(job, now)
-            resume.begin(job, now, keep_checkpoints=goes_on or job.parameters.get("resume") is True)
+            resume.begin(job, now, keep_checkpoints=goes_on or _asks_to_resume(job))
             values = {name: job.parameters[name] for name in job.changed} | (
                 {"resume": True} if goes_on else {}
             )
@@ -130,7 +135,12 @@ def _alone(results: Path) -> Iterator[None]:
         lock.release()
 
 
-def _record(job: Job, outcome: Outcome) -> dict:
+def _asks_to_resume(job: Job) -> bool:
+    return job.parameters.get("resume") is True
+
+
+def _about(job: Job) -> dict:
+    """What the report tells of a job beside its result; it changes no result."""
     return {
         "run": job.run.name,
         "notebook": job.run.notebook.name,
@@ -138,8 +148,13 @@ def _record(job: Job, outcome: Outcome) -> dict:
         "headline": job.run.headline,
         "reported": job.run.reported,
         "published": job.run.published,
-        "figures": job.run.figures,
+        "figures": list(job.run.figures),
         "profile": job.profile,
+    }
+
+
+def _record(job: Job, outcome: Outcome) -> dict:
+    return _about(job) | {
         "parameters": job.parameters,
         "sweep": job.sweep,
         "status": outcome.status,

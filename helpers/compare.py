@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from helpers.errors import UserError
 
-NOT_VARIED = ("results_dir", "resume", "data_dir")
+NOT_VARIED = ("results_dir", "resume", "data_dir")  # unless a sweep is over it
 LEVEL = 0.95  # of the interval of a mean difference
 
 
@@ -52,7 +52,7 @@ class Comparison:
     metric: str
     over: str  # the parameter whose values are repeats
     settings: list[Setting]
-    mixed: list[str]  # what else differs between the runs: notebook, helpers, packages, data
+    mixed: list[str]  # what else differs between the runs: notebook, helpers, packages
     results: list  # the runs, in the order of their names
 
     @property
@@ -114,11 +114,15 @@ def _compare(run: str, profile: str, group: list, metric: str, over: str) -> Com
     group = [result for result in group if result.metrics.get(metric) is not None]
     if not group:
         return None
-    names = dict.fromkeys(name for result in group for name in result.batch["sweep"])
+    swept = dict.fromkeys(name for result in group for name in result.batch["sweep"])
     # A parameter that one command varied may have been set for all runs by another.
-    names |= dict.fromkeys(name for result in group for name in result.batch["parameters"])
+    names = swept | dict.fromkeys(name for result in group for name in result.batch["parameters"])
     seen = {name: {_text(result.batch["parameters"].get(name)) for result in group} for name in names}
-    varied = [name for name in names if len(seen[name]) > 1 and name not in (over, *NOT_VARIED)]
+    varied = [
+        name
+        for name in names
+        if len(seen[name]) > 1 and name != over and (name in swept or name not in NOT_VARIED)
+    ]
     settings: dict[str, Setting] = {}
     for result in group:
         parameters = result.batch["parameters"]

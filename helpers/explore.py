@@ -16,12 +16,12 @@ from pathlib import Path
 from helpers import samples
 from helpers.errors import UserError
 from helpers.files import atomic_open
+from helpers.pages import TEMPLATES, new_environment
 
 PAGE = "explore.html"
 PICTURES = 300  # of a classification on its page; the others are counted without a picture
 THUMBNAIL = 80  # pixels
 FILMS = 3  # of a segmentation: the worst, the median and the best
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def write(folder: Path, name: str, records: dict, metrics: dict) -> bool:
         str(about.get("name", "")), str(about.get("source", "")), str(parameters.get("data_dir", ""))
     )
     data = None
-    with suppress(OSError, ValueError, KeyError, IndexError):  # a broken file costs this page alone
+    with suppress(Exception):  # a file is broken in many ways; it costs this page alone
         if made_of[0].suffix == ".csv":
             data = classification(made_of[0], source, metrics.get("threshold"))
         if data is None and (folder / "predictions.npz").is_file():
@@ -197,18 +197,18 @@ def _png(values) -> str:
 
 
 def _render(name: str, source: Source, data: dict) -> str:
-    from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     # Inside a script element only "</" and "<!--" could end it.
     packed = Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
-    return environment.get_template("explore.html.j2").render(
-        name=name,
-        data=data,
-        packed=packed,
-        dataset=source.name,
-        note=samples.note(source.name) if source.source == "sample" else "",
+    return (
+        new_environment()
+        .get_template("explore.html.j2")
+        .render(
+            name=name,
+            data=data,
+            packed=packed,
+            dataset=source.name,
+            note=samples.note(source.name) if source.source == "sample" else "",
+        )
     )

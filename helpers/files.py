@@ -1,7 +1,7 @@
 """Writing files so that nothing half-written is ever left behind."""
 
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,14 +22,16 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        neighbour = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         # newline="": a "\n" stays one byte on Windows too, so equal runs give equal files.
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-        with os.fdopen(handle, mode, **text) as file:
+        # Not through mkstemp, whose files only their owner can read: to give them the usual permissions
+        # the umask must be known, and to read it is to change it for every thread.
+        with open(neighbour, mode.replace("w", "x"), **text) as file:
+            temporary = neighbour
             yield file
             file.flush()
             os.fsync(file.fileno())  # a rename must not overtake the data it publishes
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
@@ -39,7 +41,7 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO]:
         ) from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def is_whole_archive(path: Path | str) -> bool:
@@ -49,9 +51,3 @@ def is_whole_archive(path: Path | str) -> bool:
             return archive.testzip() is None
     except Exception:  # what is no archive any more fails in many ways
         return False
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

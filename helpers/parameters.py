@@ -92,6 +92,11 @@ def convert(run: str, parameter: Parameter, value: object) -> Value:
     return converted
 
 
+def names_folder(parameter: str) -> bool:
+    """Whether a parameter of this name holds a folder: data_dir, results_dir, external_dir, gan_results."""
+    return parameter.endswith(("_dir", "_results"))
+
+
 def split(text: str) -> list[str]:
     """The values that commas separate; a comma inside brackets or quotes separates nothing.
 

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from helpers import compare, explore, samples
 from helpers.compare import Comparison
 from helpers.files import atomic_open
+from helpers.pages import new_environment
 
-TEMPLATES = Path(__file__).parent / "templates"
 FIGURES = 3  # of a run on the page; the notebook has all
 INLINE_BYTES = 150_000  # figures above this are scaled down
 INLINE_WIDTH = 1400  # pixels; enough for a card on a screen with two pixels a point
@@ -193,11 +193,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def _environment():
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = new_environment()
     environment.filters.update(number=number, duration=duration)
     environment.globals.update(interval=interval, scale=scale)
     return environment

@@ -20,15 +20,19 @@ from pathlib import Path
 from helpers import runtime
 from helpers.errors import UserError
 from helpers.files import atomic_open
+from helpers.parameters import names_folder
 from helpers.runs import Job
 
 # The batch itself, which no notebook imports. What is missing here costs a repeat, never a wrong result.
 NOT_IN_NOTEBOOKS = (
-    "audit", "batch", "cli", "cluster", "compare", "data_tools", "execution", "explore", "report",
-    "resume", "runs", "worker",
+    "audit", "batch", "cli", "cluster", "compare", "data_tools", "execution", "explore", "pages",
+    "report", "resume", "runs", "worker",
 )  # fmt: skip
 # They say where results go and from where a run starts, not what comes out.
 NO_INFLUENCE = ("results_dir", "resume")
+# With these changed a training may go on: for more epochs (`Run` refuses fewer), or with equal batches that
+# other processes load. Folders may have moved, too: what lies in them is compared as data.
+GOES_ON_WITH_OTHER = ("epochs", "workers", "resume")
 WRITTEN = (".csv", ".html", ".ipynb", ".json", ".npz", ".part")  # what runs write beside their folders
 
 
@@ -76,6 +80,33 @@ def can_resume(job: Job, now: dict[str, str]) -> bool:
     )
 
 
+def require_same_setting(job: Job, now: dict[str, str]) -> None:
+    """Check that the checkpoints in the folder, if any, are of this setting, before `resume=true` uses them.
+
+    More epochs are no other setting, nor are data that moved. Raises UserError naming what differs.
+    """
+    before = _read(job.folder / "batch.json") or _read(job.folder / "started.json")
+    if not before or not any(job.folder.glob("checkpoints/*")):
+        return
+    old, new = before.get("parameters", {}), job.parameters
+    differs = [
+        f"{name}={json.dumps(old[name], ensure_ascii=False)}"
+        for name in new
+        if name in old and old[name] != new[name] and not _goes_on_with_other(name)
+    ]
+    if before.get("fingerprint", {}).get("data") != now["data"]:
+        differs.append("other data")
+    if differs:
+        raise UserError(
+            f"{job.name}: resume=true would go on from checkpoints of a run with {', '.join(differs)}; "
+            "give the same again, leave resume out to train afresh, or choose another --results."
+        )
+
+
+def _goes_on_with_other(parameter: str) -> bool:
+    return parameter in GOES_ON_WITH_OTHER or parameter.endswith("_epochs") or names_folder(parameter)
+
+
 def changes(job: Job, now: dict[str, str]) -> list[str]:
     """What differs from the run whose result lies in the folder; empty where there is none."""
     before = _read(job.folder / "batch.json").get("fingerprint", {})
@@ -94,7 +125,7 @@ def begin(job: Job, now: dict[str, str], keep_checkpoints: bool) -> None:
         raise _in_the_way(job.folder, error) from error
     clear(job.folder, keep_checkpoints)
     with atomic_open(job.folder / "started.json") as file:
-        json.dump({"fingerprint": now}, file)
+        json.dump({"fingerprint": now, "parameters": job.parameters}, file)
 
 
 def end(job: Job, record: dict) -> None:
@@ -102,6 +133,14 @@ def end(job: Job, record: dict) -> None:
     with atomic_open(job.folder / "batch.json") as file:
         json.dump(record | {"files": files_of(job.folder)}, file, indent=2, ensure_ascii=False)
     (job.folder / "started.json").unlink(missing_ok=True)
+
+
+def retell(job: Job, about: dict) -> None:
+    """Bring up to date what the record of a run that is not run again tells for the report alone."""
+    record = _read(job.folder / "batch.json")
+    if record | about != record:
+        with atomic_open(job.folder / "batch.json") as file:
+            json.dump(record | about, file, indent=2, ensure_ascii=False)
 
 
 def clear(folder: Path, keep_checkpoints: bool) -> None:
@@ -187,19 +226,18 @@ def _data(code: list[str], values: dict) -> str:
     Before a run nobody knows what it will open. But a dataset is named by a text, so each text that names
     a folder under the data root counts: rather one folder too many than one forgotten.
     """
-    if values.get("source") == "sample":
+    # data_dir is the root, of which only a part is read; another hospital's pictures may lie anywhere.
+    given = [value for name, value in sorted(values.items())
+             if names_folder(name) and name != "data_dir" and value]  # fmt: skip
+    sources = {value for name, value in values.items() if name.endswith("source")}
+    if sources == {"sample"} and not given:
         return "sample"
     root = runtime.data_root(values.get("data_dir", ""))
     texts = {value for value in values.values() if isinstance(value, str)}
     for cell in code:
         texts |= set(_texts(cell))
     folders = [root / text for text in sorted(texts) if _is_folder(root, text)]
-    # Another hospital's pictures may lie anywhere; data_dir is the root, of which only a part is read.
-    folders += [
-        runtime.resolve(value)
-        for name, value in sorted(values.items())
-        if name.endswith("_dir") and name != "data_dir" and value
-    ]
+    folders += [runtime.resolve(value) for value in given]
     return _digest("\n".join(line for folder in folders for line in _listing(folder)))
 
 
@@ -225,5 +263,10 @@ def _listing(folder: Path) -> Iterator[str]:
         folders.sort()
         for name in sorted(files):
             if name[0] != ".":
-                about = os.stat(os.path.join(path, name))
-                yield f"{os.path.relpath(path, folder)}/{name} {about.st_size} {about.st_mtime_ns}"
+                place = f"{os.path.relpath(path, folder)}/{name}"
+                try:
+                    about = os.stat(os.path.join(path, name))
+                except OSError:  # a link to nowhere, or just removed: the run judges it, if it opens it
+                    yield f"{place} missing"
+                else:
+                    yield f"{place} {about.st_size} {about.st_mtime_ns}"

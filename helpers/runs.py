@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers.errors import UserError
-from helpers.parameters import Parameter, Value, convert, read_parameters, split, suggest
+from helpers.parameters import Parameter, Value, convert, names_folder, read_parameters, split, suggest
 
 PROFILES = ("sample", "cpu", "full")
 KEYS = ("notebook", "about", "headline", "reported", "published", "figures", *PROFILES)
@@ -215,7 +215,7 @@ def _values(assignment: str, run: str, parameter: Parameter, text: str) -> list[
     if len(pieces) > 1 and "" in pieces:
         raise UserError(f"-p {assignment}: a value between two commas is empty; write it as 0,1,2.")
     values = [convert(run, parameter, piece) for piece in pieces]
-    if parameter.name.endswith("_dir"):
+    if names_folder(parameter.name):
         # A shell means the current folder by a relative path; the notebook would mean the project's.
         values = [str(Path(value).expanduser().absolute()) if value else value for value in values]
     for value in values:

@@ -169,7 +169,8 @@ def cache_dir() -> Path:
 def results_dir(folder: str, run: str) -> Path:
     """The folder a notebook writes to: `folder`, else `results/<run>`; it is created.
 
-    Under pytest (nbval) an empty `folder` gives a temporary one, so that tests leave no trace.
+    Under pytest (nbval) an empty `folder` gives a temporary one, so that tests write nothing into the
+    project; the system clears it away, for nbval kills its kernels before they could.
     """
     if folder:
         path = resolve(folder)

@@ -90,8 +90,9 @@ class Run:
 
     After every epoch the resume file is written, after the best or last one the model's too, each in one
     stroke, so a run killed at any moment resumes at the end of its last full epoch and ends with the
-    same weights as an undisturbed one.
-    Raises UserError when a checkpoint is damaged or belongs to another setting.
+    same weights as an undisturbed one. Epochs may be added, where no schedule was planned for fewer.
+    Raises UserError when a checkpoint is damaged, or belongs to another model, schedule or seed, or to a
+    longer training. Other settings, such as a learning rate, it does not tell apart; the batch does.
     """
 
     def __init__(self, epochs: int, results_dir: Path | str, name: str = "model", *, resume: bool = False,
@@ -119,9 +120,7 @@ class Run:
             self.resume_file.unlink(missing_ok=True)
             self.best_file.unlink(missing_ok=True)
         if self._random:  # not earlier: cells between Run(…) and its loop may have drawn numbers
-            torch.set_rng_state(self._random["cpu"])
-            if "cuda" in self._random and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(self._random["cuda"])
+            _set_random_states(self._random)
         # Plain tqdm with an explicit `disable`: the widgets of tqdm.auto ignore the environment.
         with tqdm(total=self.epochs, initial=done, desc=self.name, unit="epoch", disable=runtime.quiet(),
                   bar_format="{desc}: {n:.1f}/{total} epochs |{bar}| {elapsed} {postfix}",
@@ -167,12 +166,9 @@ class Run:
             self.best_epoch = epoch.number
             models = {key: model.state_dict() for key, model in self.models().items()}
             save_checkpoint(self.best_file, {"epoch": epoch.number, "metrics": row, "models": models})
-        random = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state_all()
         save_checkpoint(self.resume_file, {
             "rows": self.rows, "best_epoch": self.best_epoch, "seconds": self.seconds,
-            "threads": torch.get_num_threads(), "random": random,
+            "seed": runtime.current().seed, "threads": torch.get_num_threads(), "random": _random_states(),
             "parts": {key: part.state_dict() for key, part in self.parts.items()},
         })  # fmt: skip
 
@@ -195,13 +191,20 @@ class Run:
                     f"{self.resume_file}: holds {sorted(saved['parts'])}, this run has "
                     f"{sorted(self.parts)}; {mend}"
                 )
+            # Another seed splits the data in another way: it would be validated on what it was trained on.
+            seed, before = runtime.current().seed, saved.get("seed")
+            if before is not None and before != seed:  # None: of a version that did not save it
+                raise UserError(
+                    f"{self.resume_file}: was trained from seed {before}, this run has seed {seed}; "
+                    f"give seed={before}, or {mend}"
+                )
+            if len(saved["rows"]) > self.epochs:
+                raise UserError(
+                    f"{self.resume_file}: was trained for {len(saved['rows'])} epochs, this run asks for "
+                    f"{self.epochs}; give as many or more, or {mend}"
+                )
             for key, part in self.parts.items():
-                steps, before = getattr(part, "total_steps", None), saved["parts"][key].get("total_steps")
-                if steps != before:  # a one-cycle schedule ends where it was planned to end
-                    raise UserError(
-                        f"{self.resume_file}: its schedule was planned for {before} steps, this run has "
-                        f"{steps}; give the same epochs and batch size, or {mend}"
-                    )
+                _require_same_plan(self.resume_file, part, saved["parts"][key], mend)
                 part.load_state_dict(saved["parts"][key])
             self.rows, self.best_epoch, self.seconds = saved["rows"], saved["best_epoch"], saved["seconds"]
             self._random, threads = saved["random"], saved["threads"]
@@ -214,6 +217,38 @@ class Run:
             print(f"{self.name}: resumed with {torch.get_num_threads()} threads after {threads}; "
                   "the result will differ in the last digits.")  # fmt: skip
         print(f"{self.name}: resumed after epoch {len(self.rows)} of {self.epochs}.")
+
+
+def _require_same_plan(file: Path, part: object, saved: dict, mend: str) -> None:
+    """Check that a schedule ends where it was planned to end: one-cycle (steps) or linear (iters)."""
+    for length in ("total_steps", "total_iters"):
+        steps, before = getattr(part, length, None), saved.get(length)
+        if steps != before:
+            raise UserError(
+                f"{file}: its schedule was planned for {before} steps, this run has {steps}; "
+                f"give the same epochs and batch size, or {mend}"
+            )
+
+
+def _random_states() -> dict[str, Tensor]:
+    """The states of torch's generators that this run draws from: the CPU's, and its device's."""
+    states, device = {"cpu": torch.get_rng_state()}, runtime.current().device
+    kind = torch.device(device).type
+    if kind != "cpu":
+        states[kind] = torch.get_device_module(kind).get_rng_state(device)
+    return states
+
+
+def _set_random_states(states: dict[str, Tensor]) -> None:
+    """Put the generators back. A state of another kind of device is left out: there it means nothing."""
+    torch.set_rng_state(states["cpu"])
+    device = runtime.current().device
+    kind = torch.device(device).type
+    if kind != "cpu" and kind in states:
+        state = states[kind]
+        # Earlier versions saved a list, with the state of every GPU of the machine.
+        state = state[0] if isinstance(state, list) else state
+        torch.get_device_module(kind).set_rng_state(state, device)
 
 
 def _reason(error: Exception) -> str:

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -162,7 +163,8 @@ def _end_with_parent() -> None:
     while os.read(0, 1024):  # not sys.stdin, whose lock would be held while the interpreter ends
         pass
     for process in psutil.Process().children(recursive=True):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # it ended first
+            process.kill()
     os._exit(1)
 
 

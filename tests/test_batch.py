@@ -7,13 +7,22 @@ import re
 import resource
 import signal
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
+
+from helpers import batch as batches
+from helpers import worker
+from helpers.batch import run_batch
+from helpers.errors import UserError
+from helpers.execution import Outcome, Work
+from helpers.runs import Job, plan, read_runs
 
 GONE = 6  # seconds in which processes must have ended; a kernel looks for its parent every second
 
@@ -80,7 +89,8 @@ def test_the_executed_notebook_is_kept(batch, books):
 
 def test_a_failed_run_never_shows_old_numbers(batch, command):
     """A second batch in the same folder: `good` fails now; the others keep their rows."""
-    process = command("good", "-p", "epochs=0", "-p", "resume=true", "--results", batch.results)
+    given = ["-p", "rate=1", "-p", "epochs=0", "-p", "resume=true"]
+    process = command("good", *given, "--results", batch.results)
     process.communicate(timeout=60)
     assert process.returncode == 1
     rows = read_summary(batch.results)
@@ -88,6 +98,59 @@ def test_a_failed_run_never_shows_old_numbers(batch, command):
     assert rows["bad"]["status"] == "failed"
     checkpoints = batch.results / "good" / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["0.pt", "2.pt"]  # resume keeps them
+
+
+def quick(work: Work, stop: threading.Event, show) -> Outcome:
+    """Stands in for a process that runs a notebook."""
+    (work.folder / "metrics.json").write_text("{}")
+    (work.folder / "checkpoints").mkdir(exist_ok=True)
+    (work.folder / "checkpoints" / "a.resume.pt").write_text("weights")
+    return Outcome("done", 1)
+
+
+def jobs_of(books: Path, results: Path, *assignments: str) -> list[Job]:
+    return plan(read_runs(books), ["good"], "sample", assignments, results)[0]
+
+
+def test_resume_with_another_setting_is_refused_before_anything_is_touched(books, tmp_path):
+    assert run_batch(jobs_of(books, tmp_path), tmp_path, executor=quick) == 0
+    before = (tmp_path / "good" / "batch.json").read_text()
+    with pytest.raises(UserError, match=r"good: resume=true would go on .* a run with rate=0\.001;"):
+        run_batch(jobs_of(books, tmp_path, "rate=1", "resume=true"), tmp_path, executor=quick)
+    assert (tmp_path / "good" / "batch.json").read_text() == before
+    assert run_batch(jobs_of(books, tmp_path, "epochs=3", "resume=true"), tmp_path, executor=quick) == 0
+    assert json.loads((tmp_path / "good" / "batch.json").read_text())["parameters"]["epochs"] == 3
+
+
+def test_what_only_the_report_shows_is_brought_up_to_date(books, tmp_path):
+    (job,) = jobs_of(books, tmp_path)
+    run_batch([job], tmp_path, executor=quick)
+    corrected = replace(job, run=replace(job.run, published=0.85, about="Works better"))
+    run_batch([corrected], tmp_path, executor=lambda *_: pytest.fail("it ran again"))
+    record = json.loads((tmp_path / "good" / "batch.json").read_text())
+    assert (record["published"], record["about"], record["status"]) == (0.85, "Works better", "done")
+    assert "Works better" in (tmp_path / "index.html").read_text()
+
+
+def test_threads_are_shared_among_no_more_runs_than_there_are(books, tmp_path, monkeypatch):
+    shares = []
+    monkeypatch.setattr(batches, "local", lambda workers: shares.append(workers) or quick)
+    run_batch(jobs_of(books, tmp_path), tmp_path, workers=4)
+    run_batch(jobs_of(books, tmp_path, "epochs=1,2,3"), tmp_path, workers=2)
+    assert shares == [1, 2]
+
+
+def test_a_worker_without_its_batch_leaves_though_its_kernel_left_first(monkeypatch):
+    class Gone:
+        def kill(self) -> None:
+            raise psutil.NoSuchProcess(1)
+
+    left = []
+    monkeypatch.setattr(worker.os, "read", lambda *_: b"")
+    monkeypatch.setattr(worker.os, "_exit", left.append)
+    monkeypatch.setattr(worker.psutil, "Process", lambda: SimpleNamespace(children=lambda **_: [Gone()]))
+    worker._end_with_parent()
+    assert left == [1]
 
 
 def waiting_kernel(results: Path) -> psutil.Process:

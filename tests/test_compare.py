@@ -79,6 +79,15 @@ def test_other_metrics_and_other_repeats(results):
     assert found(results, "no_such_metric") == []
 
 
+def test_a_sweep_over_data_is_a_setting_each(tmp_path):
+    for folder, dice in (("/a", 0.7), ("/b", 0.9)):
+        write_run(tmp_path / folder[1:], {"data_dir": folder}, dice)
+    (sweep,) = found(tmp_path)
+    assert [(setting.name, setting.mean) for setting in sweep.settings] == [
+        ("data_dir=/a", 0.7), ("data_dir=/b", 0.9),
+    ]  # fmt: skip
+
+
 def test_the_command_prints_a_table_and_writes_a_page(results, capsys):
     assert main(["compare", "--results", str(results)]) == 0
     out = capsys.readouterr().out.splitlines()

@@ -92,6 +92,25 @@ def test_other_tables_give_no_page(tmp_path, records, content):
     assert not (tmp_path / "explore.html").exists()
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text"])
+def test_broken_arrays_give_no_page(tmp_path, records, damage):
+    file = tmp_path / "predictions.npz"
+    values = np.arange(3 * 40 * 40, dtype=np.uint8).reshape(3, 40, 40)
+    np.savez_compressed(file, ids=["a", "b", "c"], probability=values, masks=values)
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    flipped = content[: middle - 200] + bytes(400) + content[middle + 200 :]
+    file.write_bytes(
+        {"empty": b"", "cut": content[:middle], "flipped": flipped, "text": b"no arrays"}[damage]
+    )
+    assert not write(tmp_path, "r", records, {})
+
+
+def test_a_table_with_a_short_row_gives_no_page(tmp_path, records):
+    (tmp_path / "predictions.csv").write_text("file,label,p_a,p_b\nx,a,1,0\ny\n")
+    assert not write(tmp_path, "r", records, {})
+
+
 def test_a_segmentation_page_shows_worst_median_and_best(tmp_path):
     write_drive(tmp_path / "data" / "drive")  # each mask: the right half
     probability = np.zeros((3, 10, 12), np.uint8)

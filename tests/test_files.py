@@ -56,6 +56,14 @@ def test_others_may_read_what_was_written(tmp_path):
     assert stat.S_IMODE((tmp_path / "note.txt").stat().st_mode) == 0o644
 
 
+def test_the_umask_is_never_changed(tmp_path, monkeypatch):
+    """It belongs to all threads: what others write meanwhile would be open to everybody."""
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+    with atomic_open(tmp_path / "note.txt") as handle:
+        handle.write("x")
+    assert (tmp_path / "note.txt").read_text() == "x"
+
+
 def test_damaged_archives_are_told_from_whole_ones(tmp_path):
     file = tmp_path / "a.zip"
     with zipfile.ZipFile(file, "w") as archive:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import write_notebook
+from tiny import PARAMETERS, write_notebook
 
 from helpers.errors import UserError
 from helpers.parameters import Parameter, convert, read_parameters, split
@@ -154,10 +154,14 @@ def test_plan_reads_numbers_that_yaml_takes_for_text(books, tmp_path):
     assert left_out == ["bad", "user", "wait", "dies", "big"]
 
 
-def test_a_relative_data_dir_is_meant_from_the_current_folder(books, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["data_dir", "external_dir", "gan_results"])
+def test_a_relative_folder_is_meant_from_the_current_one(tmp_path, monkeypatch, name):
+    cell = PARAMETERS + 'external_dir = ""  # a folder\ngan_results = ""  # another\n'
+    write_notebook(tmp_path / "a.ipynb", parameters=cell)
+    (tmp_path / "runs.yaml").write_text("runs: {a: {notebook: a.ipynb, about: A, headline: x}}")
     monkeypatch.chdir(tmp_path)
-    jobs, _ = plan(read_runs(books), ["good"], "sample", ["data_dir=here"], tmp_path)
-    assert jobs[0].parameters["data_dir"] == str(tmp_path / "here")
+    jobs, _ = plan(read_runs(tmp_path), ["a"], "sample", [f"{name}=here"], tmp_path)
+    assert jobs[0].parameters[name] == str(tmp_path / "here")
 
 
 @pytest.mark.parametrize(

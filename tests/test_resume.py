@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tiny import PARAMETERS, SAVE, write_notebook
 
 from helpers import resume
+from helpers.errors import UserError
 from helpers.runs import Job, plan, read_runs
 
 # Epochs with a checkpoint each; with one size, the first waits to be killed.
@@ -117,6 +119,76 @@ def test_a_folder_elsewhere_that_a_parameter_names_counts_too(folder, tmp_path, 
     assert changed(folder, given, profile="cpu") == []
     (tmp_path / "elsewhere" / "images" / "1.png").write_text("x")
     assert changed(folder, given, profile="cpu") == ["data"]
+
+
+@pytest.mark.parametrize("name", ["external_dir", "gan_results"])
+def test_a_folder_counts_beside_sample_data_too(folder, tmp_path, name):
+    write_notebook(folder / "01_good.ipynb", SAVE, parameters=PARAMETERS + f'{name} = ""  # a folder\n')
+    (tmp_path / "elsewhere").mkdir()
+    given = f"{name}={tmp_path / 'elsewhere'}"
+    finish(job_of(folder, given))
+    assert changed(folder, given) == []
+    (tmp_path / "elsewhere" / "1.png").write_text("x")
+    assert changed(folder, given) == ["data"]
+
+
+def test_real_texts_count_beside_a_sample_of_the_rest(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    cell = PARAMETERS + 'texts_source = "sample"  # "sample" or "real"\n'
+    write_notebook(folder / "01_good.ipynb", SAVE, "datasets = ['tales']", parameters=cell)
+    (tmp_path / "data" / "tales").mkdir(parents=True)
+    assert resume.fingerprint(job_of(folder))["data"] == "sample"
+    finish(job_of(folder, "texts_source=real"))
+    (tmp_path / "data" / "tales" / "1.txt").write_text("once")
+    assert changed(folder, "texts_source=real") == ["data"]
+
+
+def test_a_link_to_nowhere_among_the_data_stops_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "data" / "pets").mkdir(parents=True)
+    finish(job_of(folder, profile="cpu"))
+    (tmp_path / "data" / "pets" / "1.png").symlink_to(tmp_path / "gone.png")
+    assert changed(folder, profile="cpu") == ["data"]
+
+
+def train(job: Job, state: str = "done") -> None:
+    """As the batch does around a run that leaves a checkpoint, and is killed or ends."""
+    now = resume.fingerprint(job)
+    resume.begin(job, now, keep_checkpoints=False)
+    (job.folder / "checkpoints").mkdir()
+    (job.folder / "checkpoints" / "unet.resume.pt").write_text("weights")
+    if state == "done":
+        resume.end(job, {"status": "done", "fingerprint": now, "parameters": job.parameters})
+
+
+def require(job: Job) -> None:
+    resume.require_same_setting(job, resume.fingerprint(job))
+
+
+@pytest.mark.parametrize("state", ["done", "killed"])
+def test_resume_refuses_checkpoints_of_another_setting(folder, state):
+    require(job_of(folder, "resume=true"))  # nothing is there yet
+    train(job_of(folder), state)
+    for same in ("epochs=5", "data_dir=/moved"):
+        require(job_of(folder, "resume=true", same))
+    with pytest.raises(UserError, match=r"^good: resume=true would go on .* with rate=0\.001; give the same"):
+        require(job_of(folder, "resume=true", "rate=0.1"))
+    with pytest.raises(
+        UserError, match=r'a run with source="sample", other data; give the same again, leave'
+    ):
+        require(job_of(folder, "resume=true", profile="cpu"))
+    shutil.rmtree(job_of(folder).folder / "checkpoints")  # to save space
+    require(job_of(folder, "resume=true", "rate=0.1"))
+
+
+def test_resume_refuses_checkpoints_of_other_data(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "data" / "pets").mkdir(parents=True)
+    train(job_of(folder, profile="cpu"))
+    require(job_of(folder, "resume=true", profile="cpu"))
+    (tmp_path / "data" / "pets" / "1.png").write_text("x")
+    with pytest.raises(UserError, match="a run with other data;"):
+        require(job_of(folder, "resume=true", profile="cpu"))
 
 
 def test_a_missing_or_cut_file_is_no_result(folder):

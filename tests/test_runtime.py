@@ -78,7 +78,7 @@ def test_the_cache_is_the_variable_or_in_the_project(monkeypatch, tmp_path):
     assert runtime.cache_dir() == runtime.project_root() / ".cache"
 
 
-def test_results_go_where_asked_and_tests_leave_no_trace(monkeypatch, tmp_path):
+def test_results_go_where_asked_and_those_of_tests_outside_of_the_project(monkeypatch, tmp_path):
     asked = tmp_path / "a" / "b"
     assert runtime.results_dir(str(asked), run="tiny") == asked
     assert asked.is_dir()

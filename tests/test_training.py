@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -205,6 +206,64 @@ def test_a_checkpoint_of_another_setting_is_named(tmp_path):
         tiny.prepare(tmp_path, resume=True)
     with pytest.raises(UserError, match=r"tiny\.pt: does not fit this model"):
         tiny.prepare(tmp_path, width=5).load_best()
+
+
+def test_a_checkpoint_of_another_seed_or_a_longer_training_is_named(tmp_path):
+    """Another seed's validation images are, most of them, images that this model was trained on."""
+    play(tmp_path, [1, 2, 3])
+    with pytest.raises(UserError, match=r"play\.resume\.pt: was trained for 3 epochs, this run asks for 2"):
+        Run(2, tmp_path, "play", resume=True, model=nn.Linear(1, 1))
+    runtime.start(seed=1, device="cpu")
+    with pytest.raises(
+        UserError, match=r"was trained from seed 0, this run has seed 1; give seed=0, or start"
+    ):
+        Run(3, tmp_path, "play", resume=True, model=nn.Linear(1, 1))
+
+
+def test_epochs_may_be_added(tmp_path):
+    play(tmp_path, [1, 2])
+    run, _ = play(tmp_path, [1, 2, 5], resume=True)
+    assert run.history["score"].tolist() == [1, 2, 5]
+    assert run.load_best()["epoch"] == 3
+
+
+def test_a_linear_schedule_ends_where_it_was_planned_to_end(tmp_path):
+    def prepare(steps: int, **options) -> Run:
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=steps)
+        return Run(2, tmp_path, **options, model=model, optimizer=optimizer, schedule=schedule)
+
+    list(prepare(4))
+    assert len(prepare(4, resume=True).history) == 2
+    with pytest.raises(UserError, match="planned for 4 steps, this run has 8"):
+        prepare(8, resume=True)
+
+
+def test_checkpoints_of_earlier_versions_and_other_devices_go_on(tmp_path):
+    """They had no seed, and the states of all GPUs in a list."""
+    run, _ = play(tmp_path, [1])
+    saved = load_checkpoint(run.resume_file)
+    del saved["seed"]
+    saved["random"]["cuda"] = [torch.zeros(16, dtype=torch.uint8)] * 4
+    save_checkpoint(run.resume_file, saved)
+    run, _ = play(tmp_path, [1, 2], resume=True)
+    assert len(run.history) == 2
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:1"])
+def test_the_generator_of_the_runs_own_device_is_kept(monkeypatch, device):
+    """A stand-in for torch.mps and torch.cuda, with a state for each device that it is asked for."""
+    states = {device: torch.ones(1)}
+    module = SimpleNamespace(get_rng_state=states.get, set_rng_state=lambda new, on: states.update({on: new}))
+    monkeypatch.setattr(torch, "get_device_module", lambda kind: {device.split(":")[0]: module}[kind])
+    monkeypatch.setattr(runtime, "current", lambda: runtime.Runtime(0, device, "fp32", 1))
+    saved = training._random_states()
+    states[device] = torch.zeros(1)
+    training._set_random_states(saved)
+    assert states == {device: torch.ones(1)}
+    training._set_random_states({"cpu": saved["cpu"], "xpu": torch.zeros(1)})
+    assert states == {device: torch.ones(1)}
 
 
 def test_other_threads_are_told(tmp_path, capsys):
