@@ -170,7 +170,7 @@ def results_dir(folder: str, run: str) -> Path:
     """The folder a notebook writes to: `folder`, else `results/<run>`; it is created.
 
     Under pytest (nbval) an empty `folder` gives a temporary one, so that tests write nothing into the
-    project; the system clears it away, for nbval kills its kernels before they could.
+    project; `notebooks/conftest.py` removes it when the tests end.
     """
     if folder:
         path = resolve(folder)

@@ -2,11 +2,15 @@
 
 import os
 import random
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny import write_notebook
 
 from helpers import runtime
 from helpers.errors import UserError
@@ -103,3 +107,18 @@ def test_progress_is_quiet_in_batches_and_tests(monkeypatch):
     assert not runtime.quiet()
     monkeypatch.setenv("VISION_NOTEBOOKS_QUIET", "1")
     assert runtime.quiet()
+
+
+def test_nbval_leaves_nothing_in_the_temporary_folder(tmp_path):
+    books, temporary = tmp_path / "books", tmp_path / "temporary"
+    books.mkdir()
+    temporary.mkdir()
+    shutil.copy(runtime.project_root() / "notebooks" / "conftest.py", books)
+    write = "from helpers import runtime\n(runtime.results_dir('', run='tiny') / 'model.pt').write_text('')"
+    write_notebook(books / "01_tiny.ipynb", write + "; print('written')")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", books],
+        env=os.environ | {"TMPDIR": str(temporary)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "2 passed" in done.stdout, done.stdout
+    assert not list(temporary.iterdir())
