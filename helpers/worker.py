@@ -20,7 +20,6 @@ from pathlib import Path
 
 import psutil
 
-TEMPLATES = Path(__file__).parent / "templates"
 START_ATTEMPTS = 3
 # Two kernels that start at once can pick one port; the loser dies before it answers (papermill#511).
 START_FAILURES = ("Kernel died before replying to kernel_info", "Address already in use")
@@ -149,6 +148,7 @@ def _save(notebook, folder: Path) -> None:
     from nbconvert.exporters import HTMLExporter
 
     from helpers.files import atomic_open
+    from helpers.pages import TEMPLATES
 
     with atomic_open(folder / "notebook.ipynb") as file:
         nbformat.write(notebook, file)
