@@ -129,13 +129,16 @@ def bootstrap(metric: Callable[..., float], *arrays, groups=None, repeats: int =
     arrays = [_array(a) for a in arrays]
     groups = np.arange(len(arrays[0])) if groups is None else np.asarray(groups)
     _, codes = np.unique(groups, return_inverse=True)
-    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    if len(members) < 2:
+    sizes = np.bincount(codes)
+    if len(sizes) < 2:
         return float("nan"), float("nan")
+    by_group, starts = np.argsort(codes, kind="stable"), np.cumsum(sizes) - sizes
     generator = np.random.default_rng(seed)
     values = []
     for _ in range(repeats):
-        rows = np.concatenate([members[g] for g in generator.integers(len(members), size=len(members))])
+        drawn = generator.integers(len(sizes), size=len(sizes))
+        ends = np.cumsum(sizes[drawn])  # without a loop over thousands of groups
+        rows = by_group[np.arange(ends[-1]) + np.repeat(starts[drawn] + sizes[drawn] - ends, sizes[drawn])]
         values.append(metric(*(a[rows] for a in arrays)))
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
