@@ -75,22 +75,17 @@ def auc(probabilities, labels) -> float:
     averaged.
     """
     scores, labels = _array(probabilities), _array(labels)
-    if scores.ndim == 1:
-        scores = np.stack([-scores, scores], 1)
-    if len(np.unique(labels)) < scores.shape[1]:
+    if scores.ndim == 1 or scores.shape[1] == 2:  # one column is the other one turned round
+        scores, positive = scores.reshape(len(scores), -1)[:, -1:], labels[:, None] == 1
+    else:
+        positive = labels[:, None] == np.arange(scores.shape[1])
+    hits = positive.sum(0)
+    if not hits.all() or (hits == len(labels)).any():
         return float("nan")
-    scored = [1] if scores.shape[1] == 2 else range(scores.shape[1])
-    return float(np.mean([_ranked_above(scores[:, c], labels == c) for c in scored]))
-
-
-def _ranked_above(scores: np.ndarray, positive: np.ndarray) -> float:
-    """How often a positive scores above a negative, ties counting half (Hanley and McNeil, 1982).
-
-    The same number as scikit-learn's area, tens of times faster on the few samples of a bootstrap.
-    """
-    hits = int(positive.sum())
-    ranks = rankdata(scores)[positive].sum() - hits * (hits + 1) / 2
-    return ranks / (hits * (len(scores) - hits))
+    # How often a positive scores above a negative, ties counting half (Hanley and McNeil, 1982): the same
+    # number as scikit-learn's area, tens of times faster on the few samples of a bootstrap.
+    ranks = np.where(positive, rankdata(scores, axis=0), 0).sum(0)
+    return float(np.mean((ranks - hits * (hits + 1) / 2) / (hits * (len(labels) - hits))))
 
 
 def _average_precision(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -72,9 +72,11 @@ def _execute(path: Path, parameters: dict, send) -> tuple[object, dict | None]:
                 send(done=cell_index + 1, total=len(manager.nb.cells))
 
             manager.cell_complete = cell_complete
+            # The notebook has written its records; waiting until Python has taken torch down takes seconds.
             client = PapermillNotebookClient(
-                manager, timeout=None, startup_timeout=60, kernel_name=kernel_name, log=logger
-            )
+                manager, timeout=None, startup_timeout=60, kernel_name=kernel_name, log=logger,
+                shutdown_kernel="immediate",
+            )  # fmt: skip
             client.execute(**die_with(os.getpid()))
 
     papermill_engines.register("batch", Batch)
