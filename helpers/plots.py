@@ -93,8 +93,10 @@ def history(frame: pd.DataFrame, metrics: Sequence[str], title: str, best: int |
             axes.annotate("best", (best, 1), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
         axes.set_xlabel("epoch")
         axes.legend(fontsize=8)
-    left.set(ylabel="loss", title=f"{title}: loss")
-    right.set(ylabel="metric", title=f"{title}: metrics")
+    for axes, what in ((left, "loss"), (right, "metrics")):
+        axes.set_title(f"{title}: {what}", pad=16 if best else None)  # above the word at the line
+    left.set_ylabel("loss")
+    right.set_ylabel("metric")
     return fig
 
 
