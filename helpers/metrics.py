@@ -75,8 +75,9 @@ def auc(probabilities, labels) -> float:
     averaged.
     """
     scores, labels = _array(probabilities), _array(labels)
-    if scores.ndim == 1 or scores.shape[1] == 2:  # one column is the other one turned round
-        scores, positive = scores.reshape(len(scores), -1)[:, -1:], labels[:, None] == 1
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    if scores.shape[1] <= 2:  # of two columns, one is the other one turned round
+        scores, positive = scores[:, -1:], labels[:, None] == 1
     else:
         positive = labels[:, None] == np.arange(scores.shape[1])
     hits = positive.sum(0)
