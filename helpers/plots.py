@@ -14,6 +14,7 @@ import seaborn as sns
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from PIL import Image as Pillow
 from PIL import ImageDraw
 from sklearn import metrics as sk
@@ -47,6 +48,9 @@ def show(fig: Figure, name: str, alt: str, colours: int = 0, note: str | None = 
     colours: keep only that many, up to 256: grids of grey pictures need a third of the space then.
     note: what this figure must carry instead of the note of `begin`, where its data are others; "": none.
     """
+    for axes in fig.axes:
+        if axes.get_xlabel() == "epoch" and isinstance(axes.xaxis.get_major_locator(), MaxNLocator):
+            axes.xaxis.get_major_locator().set_params(integer=True)  # nothing happens at half an epoch
     note = _note if note is None else note
     if note:
         fig.supxlabel(note, fontsize=7, color=GREY, x=0.99, ha="right")
