@@ -47,6 +47,7 @@ def show(fig: Figure, name: str, alt: str, colours: int = 0, note: str | None = 
     metadata and in `figures/alt.json`.
     colours: keep only that many, up to 256: grids of grey pictures need a third of the space then.
     note: what this figure must carry instead of the note of `begin`, where its data are others; "": none.
+    An axis labelled "epoch" gets ticks at whole epochs only.
     """
     for axes in fig.axes:
         if axes.get_xlabel() == "epoch" and isinstance(axes.xaxis.get_major_locator(), MaxNLocator):

@@ -57,6 +57,18 @@ def test_a_figure_is_shown_and_saved_with_its_alt_text(figures, shell):
     assert not plt.get_fignums()
 
 
+def test_an_axis_of_epochs_has_no_ticks_between_them():
+    def ticks(label: str) -> np.ndarray:
+        fig, axes = plt.subplots()
+        axes.plot([1, 2, 3, 4], [1, 1, 1, 1])
+        axes.set_xlabel(label)
+        plots.show(fig, label, alt="A flat line.")
+        return axes.get_xticks()
+
+    assert (ticks("epoch") % 1 == 0).all()
+    assert (ticks("seconds") % 1 != 0).any()  # other axes keep theirs
+
+
 def test_a_cell_that_runs_again_replaces_its_figure(figures):
     for alt in ("first", "second"):
         plots.show(a_figure(), "roc", alt=alt)
