@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from helpers import runtime
+from helpers import models, runtime
 from helpers.backbones import TransferModel
 from helpers.errors import UserError
 
@@ -45,9 +45,10 @@ def extract(model: TransferModel, data: Dataset, views: int = 0, *, batch_size: 
 
     data: gives (float image, label) for (epoch, index), has a length, and tells in `random` whether
     an image differs from epoch to epoch (helpers.loaders.ImageDataset).
-    views: 0 for data without random transforms: kept features are exact. With random ones, how many
-    augmented views of every image to keep (epochs 1 to K of the data): fewer pictures than a plain
-    training sees, so an approximation.
+    views: 0 for data without random transforms: kept features are exact, up to rounding (every
+    BatchNorm is folded into its convolution first). With random ones, how many augmented views of every
+    image to keep (epochs 1 to K of the data): fewer pictures than a plain training sees, so an
+    approximation.
     dtype: of the kept numbers; None keeps the backbone's own: bfloat16 under the runtime's bf16, else
     float32. torch.float16 halves the latter. memory: GB; what is larger lies in a file in the cache,
     mapped into memory and gone with the process.
@@ -56,9 +57,9 @@ def extract(model: TransferModel, data: Dataset, views: int = 0, *, batch_size: 
     """
     _check(model, data, views)
     device = runtime.current().device
-    frozen = model.frozen.to(device).eval()
     epochs = range(1, views + 1) if data.random else range(1)
     keys = [(epoch, index) for epoch in epochs for index in range(len(data))]
+    frozen = models.fold_batch_norm(model.frozen.to(device).eval(), data[keys[0]][0][None].to(device))
     features, labels, done = None, [], 0
     with tqdm(total=len(keys), desc="features", unit="image", disable=runtime.quiet()) as progress:
         for images, targets in DataLoader(data, batch_size, sampler=keys, num_workers=workers):

@@ -12,7 +12,6 @@ import logging
 import warnings
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,8 @@ from PIL import Image
 from scipy.ndimage import binary_fill_holes, label
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import fuse_conv_bn_eval
 
-from helpers import loaders, plots, segmentation
+from helpers import loaders, models, plots, segmentation
 from helpers.errors import UserError
 from helpers.files import atomic_open, is_whole_archive
 
@@ -58,7 +56,7 @@ def save(results_dir: Path, model: nn.Module, example: Tensor, settings: Setting
     if settings.task == "segmentation":
         shape |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     # A program keeps the device it was made on; the reader of this file may have no GPU.
-    network = fold_batch_norm(deepcopy(model).cpu().eval(), example.cpu())
+    network = models.fold_batch_norm(deepcopy(model).cpu().eval(), example.cpu())
     program = torch.export.export(network, (example.cpu(),), dynamic_shapes=(shape,))
     buffer = io.BytesIO()  # straight to a full disk, torch's writer would hide the reason in its own error
     with warnings.catch_warnings():
@@ -68,23 +66,6 @@ def save(results_dir: Path, model: nn.Module, example: Tensor, settings: Setting
         handle.write(buffer.getbuffer())
     with atomic_open(results_dir / "predictor" / "predictor.json") as handle:
         json.dump(asdict(settings), handle, indent=2, ensure_ascii=False)
-
-
-@torch.no_grad()
-def fold_batch_norm(network: nn.Module, example: Tensor) -> nn.Module:
-    """A network in eval mode with every BatchNorm inside the convolution before it: half the operations.
-
-    Modules that follow each other where they are defined are taken to do so in the data flow too. Where
-    that is wrong the outputs for `example` differ, and the network is returned as it came.
-    """
-    folded = deepcopy(network)
-    for parent in folded.modules():
-        for (before, convolution), (name, norm) in pairwise(list(parent.named_children())):
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, before, fuse_conv_bn_eval(convolution, norm))
-                setattr(parent, name, nn.Identity())
-    same = torch.allclose(folded(example), network(example), rtol=1e-3, atol=1e-4)
-    return folded if same else network
 
 
 def load(results_dir: Path) -> tuple[nn.Module, Settings]:

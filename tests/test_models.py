@@ -82,3 +82,41 @@ def test_box_blur_is_the_mean_over_squares(size, padding):
     weight = torch.rand_like(blurred)
     gradients = [torch.autograd.grad((out * weight).sum(), images)[0] for out in (blurred, expected)]
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=0)
+
+
+class Misleading(nn.Module):
+    """Defines its BatchNorm after the convolution and applies it before."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.convolution(self.norm(x))
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """The network in eval mode, its BatchNorm far from the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.3, 3)
+    return network.eval()
+
+
+@torch.no_grad()
+def test_batch_norm_goes_into_the_convolution_before_it():
+    torch.manual_seed(0)
+    network, images = with_statistics(models.UNet(3, 1, width=2, depth=2)), torch.rand(2, 3, 16, 16)
+    expected = network(images)
+    folded = models.fold_batch_norm(network, images)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(folded(images), expected)
+    torch.testing.assert_close(network(images), expected)
+
+
+@torch.no_grad()
+def test_a_batch_norm_that_is_applied_elsewhere_stays():
+    torch.manual_seed(0)
+    network, images = with_statistics(Misleading()), torch.rand(2, 3, 8, 8)
+    assert models.fold_batch_norm(network, images) is network

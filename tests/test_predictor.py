@@ -143,44 +143,6 @@ def test_the_export_predicts_as_the_network_does(segmentation, network):
     assert settings == Settings("segmentation", "RGB", 0.5, multiple=4)
 
 
-class Misleading(nn.Module):
-    """Defines its BatchNorm after the convolution and applies it before."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolution, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
-
-    def forward(self, x):
-        return self.convolution(self.norm(x))
-
-
-def with_statistics(network: nn.Module) -> nn.Module:
-    """The network in eval mode, its BatchNorm far from the identity."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-1, 1)
-            module.running_var.uniform_(0.3, 3)
-    return network.eval()
-
-
-@torch.no_grad()
-def test_batch_norm_goes_into_the_convolution_before_it():
-    torch.manual_seed(0)
-    network, images = with_statistics(models.UNet(3, 1, width=2, depth=2)), torch.rand(2, 3, 16, 16)
-    expected = network(images)
-    folded = predictor.fold_batch_norm(network, images)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    torch.testing.assert_close(folded(images), expected)
-    torch.testing.assert_close(network(images), expected)
-
-
-@torch.no_grad()
-def test_a_batch_norm_that_is_applied_elsewhere_stays():
-    torch.manual_seed(0)
-    network, images = with_statistics(Misleading()), torch.rand(2, 3, 8, 8)
-    assert predictor.fold_batch_norm(network, images) is network
-
-
 def test_saving_leaves_the_model_as_it_was(tmp_path):
     model = classifier().train()
     model[0].eval()  # a part that is frozen
