@@ -1,7 +1,5 @@
 """`vision-notebooks audit`: whether a dataset's result could be trusted, told before anyone trains."""
 
-import base64
-import io
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -14,7 +12,7 @@ from helpers import datasets, duplicates, readers, runtime
 from helpers.duplicates import SIDE, Pair
 from helpers.errors import UserError
 from helpers.files import atomic_open
-from helpers.pages import new_environment
+from helpers.pages import new_environment, webp_uri
 
 MOST = 20_000  # pictures that are compared; of more, as many are drawn
 SHOWN = 24  # pairs on the page
@@ -100,12 +98,15 @@ def examine(name: str, data_dir: str = "") -> Audit:
         for keys, rows in dataset.table.groupby(parts)
     ]
     audit = Audit(name, dataset.root, counts)
-    if len(table) < len(dataset.table):
+    sampled = len(table) < len(dataset.table)
+    if sampled:
         audit.notes.append(f"of {len(dataset.table):,} images, {MOST:,} were drawn and compared.")
     table, small, windows = _read(table, audit)
     _look_at_counts(table, audit)
     found = _duplicates(table, small, windows)
     _judge(table, found, audit)
+    if sampled:
+        audit.groups.clear()  # a table of a part would leave the others' groups to themselves
     if "label" in table and table["label"].replace("", None).nunique() > 1:
         _classes(table, small, audit)
     elif "mask" in table:
@@ -325,9 +326,7 @@ def _thumbnail(row) -> str:
     else:
         picture = Image.open(row.get("path", "") or row.get("image", "")).convert("RGB")
     picture.thumbnail((160, 160))
-    packed = io.BytesIO()
-    picture.save(packed, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode()}"
+    return webp_uri(picture, quality=80)
 
 
 def _render(audit: Audit) -> str:

@@ -15,6 +15,11 @@ PROFILES_HELP = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (a run failed), 2 (bad input), 130 (Ctrl-C)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(
+            stream, "reconfigure"
+        ):  # a Windows log file may lack a sign, such as "→": that ends no batch
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
@@ -105,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         help="tell whether a dataset's result could be trusted",
         description="Look for what would make a result false: copies across splits, shortcuts and more.",
     )
-    audit.add_argument("target", metavar="NAME|FOLDER", help="a dataset of the list, or any folder of images")
+    audit.add_argument(
+        "target",
+        metavar="NAME|FOLDER",
+        help="a dataset of the list, or a folder laid out like one, such as with a subfolder a class",
+    )
     audit.add_argument("--out", type=Path, metavar="DIR",
                        help="where the page goes (default: results/audit_NAME)")  # fmt: skip
     audit.set_defaults(command=_audit)

@@ -121,7 +121,7 @@ def main_check(name: str, data_dir: str = "") -> int:
     print("  sizes: " + ", ".join(f"{w} × {h} ({n})" for (w, h), n in sizes.most_common(5))
           + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""))  # fmt: skip
     if "image" in table:  # of radiography, whose masks are smaller by design, the images are a "path"
-        faults += _mask_sizes(table)
+        faults += _mask_faults(table)
     copies = [found for found in digests.values() if len(found) > 1]
 
     def across(column: str) -> list[str]:
@@ -171,15 +171,21 @@ def _open_fully(path: str) -> tuple[str, tuple[int, int]]:
         return str(error), (0, 0)
 
 
-def _mask_sizes(table) -> list[str]:
+def _mask_faults(table) -> list[str]:
+    """Partners of another size than their image, and masks whose marks would be lost."""
     faults = []
     for row in table.itertuples():
-        partners = (getattr(row, kind, "") for kind in ("mask", "fov", "second", "base"))
-        for other in filter(None, partners):
-            try:
-                with readers.open_image(other) as mask, readers.open_image(row.image) as image:
-                    if mask.size != image.size:
-                        faults.append(f"{other}: another size than {row.image}")
-            except UserError:  # it is reported already
+        for kind in ("mask", "fov", "second", "base"):
+            other = getattr(row, kind, "")
+            if not other or _open_fully(other)[0] or _open_fully(row.image)[0]:  # that is reported already
                 continue
+            with readers.open_image(other) as partner, readers.open_image(row.image) as image:
+                if partner.size != image.size:
+                    faults.append(f"{other}: another size than {row.image}")
+                highest = partner.convert("L").getextrema()[1]
+            try:
+                if kind != "base":
+                    readers.check_mask(other, highest)
+            except UserError as error:
+                faults.append(str(error))
     return faults

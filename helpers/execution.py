@@ -64,7 +64,9 @@ def execute(
             stdout=subprocess.PIPE,
             stderr=errors,
             env=_environment(threads) | (environment or {}),
-            start_new_session=True,  # a Ctrl-C in the terminal is for the batch, which ends its workers
+            # A Ctrl-C in the terminal is for the batch, which ends its workers.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         ) as worker,
     ):
         try:
@@ -129,8 +131,10 @@ def _messages(worker: subprocess.Popen, work: Work) -> Iterator[dict | None]:
     try:
         worker.stdin.write(json.dumps(order).encode() + b"\n")
         worker.stdin.flush()
-    except BrokenPipeError:
-        return  # it died at once; its status and standard error tell why
+    except BrokenPipeError:  # it died at once; its status and standard error tell why
+        with suppress(OSError):
+            worker.stdin.close()  # else what is left in the buffer fails once more, when Popen closes it
+        return
     while True:
         try:
             line = lines.get(timeout=POLL)

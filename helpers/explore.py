@@ -16,7 +16,7 @@ from pathlib import Path
 from helpers import samples
 from helpers.errors import UserError
 from helpers.files import atomic_open
-from helpers.pages import TEMPLATES, new_environment
+from helpers.pages import TEMPLATES, new_environment, webp_uri
 
 PAGE = "explore.html"
 PICTURES = 300  # of a classification on its page; the others are counted without a picture
@@ -183,9 +183,7 @@ def _picture(path: Path, width: int, height: int | None = None) -> str:
             image.thumbnail((width, width))
         else:
             image = image.resize((width, height))
-        packed = io.BytesIO()
-        image.save(packed, "WEBP", quality=75)
-    return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode()}"
+        return webp_uri(image, quality=75)
 
 
 def _png(values) -> str:

@@ -102,10 +102,10 @@ def importance_bound(x: Tensor, encode: Callable, decode: Callable, samples: int
     A lower bound on log p(x) that rises with k to the truth; k = 1 is the ELBO.
     x: (N, …) binary pixels. encode(x) → mean, log variance, each (N, D). decode(z (M, D)) → logits of
     the pixels of M images. samples: k; chunk: how many of them are in memory at once.
-    The sum is kept as a logarithm, in float64: its terms span hundreds of nats.
+    The sum is kept as a logarithm, in float64 on the CPU: its terms span hundreds of nats.
     """
     mean, log_variance = (part.float() for part in encode(x))
-    total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+    total = torch.full((len(x),), -math.inf, dtype=torch.float64)  # on the CPU: Apple's GPUs know no float64
     for start in range(0, samples, chunk):
         k = min(chunk, samples - start)
         noise = torch.randn(k, *mean.shape, device=x.device)
@@ -114,7 +114,7 @@ def importance_bound(x: Tensor, encode: Callable, decode: Callable, samples: int
         log_likelihood = -bernoulli_nll(decode(z.flatten(0, 1)), copies).view(k, -1)
         log_prior = gaussian_log_density(z, 0.0, 0.0)
         log_posterior = gaussian_log_density(z, mean, log_variance)
-        weights = (log_likelihood + log_prior - log_posterior).double()
+        weights = (log_likelihood + log_prior - log_posterior).cpu().double()
         total = torch.logaddexp(total, torch.logsumexp(weights, 0))
     return total - math.log(samples)
 

@@ -21,7 +21,7 @@ from torchvision import tv_tensors
 from helpers import runtime
 from helpers.errors import UserError
 from helpers.files import atomic_open
-from helpers.readers import open_image, read_idx
+from helpers.readers import check_mask, open_image, read_idx
 
 
 def decode(
@@ -51,7 +51,7 @@ def decode_masks(
     """Read masks once: uint8, (N, 1, height, width), values 0 or 1 (files are cut at 127).
 
     like: the images that the masks belong to; a mask of another size raises UserError naming both, one
-    that holds 0 and 1 instead of 0 and 255 raises UserError too.
+    that holds other marks than 255, such as 1, raises UserError too.
     same_size: False where masks are kept at another scale than their images, as `radiography`'s are;
     then only the ratio of the sides must agree, within 2%.
     Resizing uses nearest neighbour: a mixture of two labels is not a label.
@@ -70,8 +70,7 @@ def decode_masks(
                 )
         masks = _decode_all(paths, size, "L", Image.Resampling.NEAREST)
         for path, mask in zip(paths, masks):
-            if mask.max() == 1:  # cut at 127, nothing would be left of it
-                raise UserError(f"{path}: the mask's values are 0 and 1; write them as 0 and 255.")
+            check_mask(path, int(mask.max()))
         return (masks > 127).to(torch.uint8)
 
     # The images are part of the name: when one of them changes, the sizes are compared again.

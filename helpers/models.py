@@ -121,7 +121,8 @@ def fold_batch_norm(network: nn.Module, example: Tensor) -> nn.Module:
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(parent, before, fuse_conv_bn_eval(convolution, norm))
                 setattr(parent, name, nn.Identity())
-    same = torch.allclose(folded(example), network(example), rtol=1e-3, atol=1e-4)
+    before, after = network(example), folded(example)
+    same = (after - before).norm() <= 0.01 * before.norm()  # room for GPUs, which round products to TF32
     return folded if same else network
 
 

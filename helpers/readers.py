@@ -15,6 +15,7 @@ from PIL import Image
 from helpers.cards import CARDS
 from helpers.errors import UserError
 
+JPEG_NOISE = 8  # grey values up to which a mask packed as JPEG may differ from black
 IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", ".gif"}
 
 
@@ -34,7 +35,9 @@ def open_image(path: str) -> Iterator[Image.Image]:
     """
     try:
         with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):  # Pillow would cut all above 255 to white, silently
+            # Pillow would cut all above 255 to white, or in colours drop the lower 8 bits, silently.
+            deep_colours = any(";16" in str(tile[3]) for tile in getattr(file, "tile", ()))
+            if file.mode.startswith(("I", "F")) or deep_colours:
                 raise UserError(
                     f"{path}: has more than 8 bits a channel (mode {file.mode}); convert it to 8 bits, "
                     "choosing yourself which values become black and white."
@@ -44,6 +47,13 @@ def open_image(path: str) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # broken files fail in many ways, truncated ones while they decode
         raise UserError(f"{path}: not a readable image; replace or remove the file.") from error
+
+
+def check_mask(path: str, highest: int) -> None:
+    """Raise UserError where a mask's highest value says that marks would be lost: masks are cut at 127."""
+    if highest == 1 or JPEG_NOISE < highest <= 127:
+        values = "are 0 and 1" if highest == 1 else f"end at {highest}"
+        raise UserError(f"{path}: the mask's values {values}; write them as 0 and 255.")
 
 
 def read_class_folders(root: Path, patient=None) -> pd.DataFrame:
@@ -88,8 +98,8 @@ def _how_to_get(name: str) -> str:
 def _read_groups(root: Path, names: Iterable[str]) -> dict[str, str]:
     """The groups of `groups.csv` by file name, {} without one; it may leave out some of the images.
 
-    names: the dataset's images. Raises UserError for a table that is damaged or names none of them: it
-    would group nothing, and windows of one picture would come to stand on both sides of a split.
+    names: the dataset's images. Raises UserError for a table that is damaged, gives an image two groups,
+    or names no image: windows of one picture would come to stand on both sides of a split.
     """
     file = root / "groups.csv"
     if not file.is_file():
@@ -101,6 +111,12 @@ def _read_groups(root: Path, names: Iterable[str]) -> dict[str, str]:
     if list(table.columns[:2]) != ["ID", "group"]:
         raise UserError(f'{file}: expected the columns "ID,group", found "{",".join(table.columns)}".')
     table = table.dropna(subset=["ID", "group"])  # no group is given: the image stands for itself
+    twice = table.groupby("ID")["group"].nunique()
+    if (twice > 1).any():
+        raise UserError(
+            f"{file}: gives {twice.idxmax()} more than one group; correct the table, or where two folders "
+            "hold an image of that name, rename one."
+        )
     grouped, names = dict(zip(table["ID"], table["group"])), set(names)
     if grouped and not names & grouped.keys():
         raise UserError(
@@ -113,9 +129,10 @@ def _read_groups(root: Path, names: Iterable[str]) -> dict[str, str]:
 def read_radiography(root: Path) -> pd.DataFrame:
     """Read `<class>/images/*` into columns path, label, mask, group, split.
 
-    mask: the file of the same name in `<class>/masks`, "" where there is none. `groups.csv` (ID, group)
-    tells which images belong together; without it, equal files are one group, since some pictures of the
-    real set occur twice, and every other image is its own. split is "train": the set has no other.
+    mask: the file of the same name in `<class>/masks`, "" where there is none. An optional `groups.csv`
+    (ID, group) tells which images belong together; without it every image is its own. Equal files are one
+    group in any case, since some pictures of the real set occur twice. split is "train": the set has no
+    other.
     """
     classes = [f.name for f in sorted(root.iterdir()) if (f / "images").is_dir()]
     if len(classes) < 2:
@@ -137,13 +154,13 @@ def read_radiography(root: Path) -> pd.DataFrame:
             )
     table = pd.DataFrame(rows, columns=["path", "label", "mask", "group", "split"])
     names = table["path"].map(lambda path: Path(path).name)
-    if grouped := _read_groups(root, names):
-        table["group"] = [grouped.get(name, own) for name, own in zip(names, table["group"])]
-    else:
-        from helpers import duplicates  # here, because scipy takes long to import
+    grouped = _read_groups(root, names)
+    table["group"] = [grouped.get(name, own) for name, own in zip(names, table["group"])]
+    from helpers import duplicates  # here, because scipy takes long to import
 
-        for first, *copies in duplicates.equal_files(table["path"]):
-            table.loc[copies, "group"] = table["group"][first]
+    for copies in duplicates.equal_files(table["path"]):
+        one = table["group"][copies[0]]
+        table.loc[table["group"].isin(table["group"][copies]), "group"] = one
     return table
 
 
@@ -326,9 +343,13 @@ def read_mnist(root: Path) -> pd.DataFrame:
         )
     parts = []
     for split, prefix in IDX_PREFIXES.items():
-        labels = read_idx(folders[0] / f"{prefix}-labels-idx1-ubyte")
-        path = str(folders[0] / f"{prefix}-images-idx3-ubyte")
-        index = range(len(labels))
+        label_file, image_file = (
+            folders[0] / f"{prefix}-{kind}-ubyte" for kind in ("labels-idx1", "images-idx3")
+        )
+        labels, images = read_idx(label_file), _idx_length(image_file)
+        if images != len(labels):
+            raise UserError(f"{image_file}: has {images} images for {len(labels)} labels; get it again.")
+        path, index = str(image_file), range(len(labels))
         parts.append(pd.DataFrame({"path": path, "index": index, "label": labels.astype(str),
                                    "group": [f"{split}/{i}" for i in index], "split": split}))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
@@ -349,6 +370,15 @@ def read_idx(file: Path) -> np.ndarray:
     if not len(shape) or len(raw) != start + np.prod(shape):
         raise UserError(f"{file}: not a whole file of MNIST's format; unpack or get it again.")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+def _idx_length(file: Path) -> int:
+    """How many items a file of MNIST's format announces; UserError when it is missing."""
+    try:
+        with open(file, "rb") as raw:
+            return int.from_bytes(raw.read(8)[4:])
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); get the dataset again.") from error
 
 
 def read_news(root: Path) -> pd.DataFrame:
@@ -404,7 +434,10 @@ def read_demand(root: Path) -> pd.DataFrame:
     """
     file = root / "demand.csv"
     table = _read_columns(file, ["time", "demand"])
-    times = pd.to_datetime(table["time"], errors="coerce")
+    try:
+        times = pd.to_datetime(table["time"], errors="coerce")
+    except ValueError as error:  # offsets that change with daylight saving
+        raise UserError(f"{file}: its times have several offsets; write all of them in UTC.") from error
     values = pd.to_numeric(table["demand"], errors="coerce").astype(float)
     bad = times.isna() | values.isna()
     if bad.any():

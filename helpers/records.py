@@ -15,17 +15,24 @@ from helpers.files import atomic_open
 from helpers.parameters import read_parameters
 
 _STARTED = time.perf_counter()  # this module is imported in a notebook's first working cell
+LEAST = {"seed": 0, "workers": 0, "epochs": 1, "batch_size": 1, "image_size": 1}
 VERSIONS = ("vision-notebooks", "torch", "torchvision", "numpy", "scikit-learn", "pandas", "pillow")
 
 
 def parameters(notebook: str, namespace: dict) -> dict:
     """The present values of a notebook's parameters, by the names in its parameters cell.
 
-    notebook: file name under notebooks/; namespace: the notebook's `globals()`, before any parameter
-    is changed.
+    notebook: its file name, in the current folder or else under notebooks/; namespace: the notebook's
+    `globals()`, before any parameter is changed.
+    Raises UserError for a number that no training can use, such as zero epochs.
     """
-    cell = read_parameters(runtime.project_root() / "notebooks" / notebook)
-    return {name: namespace[name] for name in cell}
+    here = Path(notebook)
+    cell = read_parameters(here if here.is_file() else runtime.project_root() / "notebooks" / notebook)
+    values = {name: namespace[name] for name in cell}
+    for name, least in LEAST.items():
+        if name in values and values[name] < least:
+            raise UserError(f"{name} is {values[name]}; the least is {least}.")
+    return values
 
 
 def claims(statements: dict[str, bool]) -> dict[str, bool]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from helpers import compare, explore, samples
+from helpers.cards import CARDS
 from helpers.compare import Comparison
 from helpers.files import atomic_open
-from helpers.pages import new_environment
+from helpers.pages import new_environment, webp_uri
 
 FIGURES = 3  # of a run on the page; the notebook has all
 INLINE_BYTES = 150_000  # figures above this are scaled down
@@ -64,10 +65,20 @@ class Result:
     @property
     def data(self) -> str:
         """Which images, texts or values it ran on, in words."""
-        if not self.is_sample:
-            return f"{self.batch['profile']} profile"
         about = self.records.get("dataset") or {}
-        return about.get("note") or samples.note(about.get("name", ""))  # a notebook's own data bring a note
+        name = about.get("name", "")
+        if self.is_sample:
+            return about.get("note") or samples.note(name)  # a notebook's own data bring a note
+        profile = self.batch["profile"]
+        return (
+            f"{profile} profile" if profile != "sample" else f"real data: {name}"
+        )  # given by hand, one by one
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether it ran on a set with a card: other numbers say nothing beside a folder of one's own."""
+        name = (self.records.get("dataset") or {}).get("name", "")
+        return not self.is_sample and (not name or name in CARDS)
 
     @property
     def parameters(self) -> dict:
@@ -231,7 +242,8 @@ def chart(comparison: Comparison) -> dict:
         for repeat, value in setting.by_repeat.items():
             lines.setdefault(repeat, []).append(f"{x},{y(value)}")
     unit = 10 ** math.floor(math.log10((high - low) / 2))  # at least two round numbers fit
-    unit *= next(times for times in (5, 2, 1) if (high - low) / (times * unit) >= 2)
+    # The logarithm is rounded: a whole power of ten may come out a hair too large.
+    unit *= next((times for times in (5, 2, 1) if (high - low) / (times * unit) >= 2), 0.5)
     ticks = [place * unit for place in range(math.ceil(low / unit), math.floor(high / unit) + 1)]
     decimals = max(0, -math.floor(math.log10(unit)))
     return {
@@ -286,13 +298,13 @@ def duration(seconds: float) -> str:
 def scale(result: Result) -> dict[str, float] | None:
     """Where headline, interval, reported and published stand on a line of 100; None if that means nothing.
 
-    Numbers on synthetic images do not compare with those on real ones.
+    Numbers on synthetic images, or on a folder of one's own, do not compare with published ones.
     """
     value, low, high = result.headline
     marks = {"value": value, "low": low, "high": high}
     marks |= {name: result.batch[name] for name in ("reported", "published")}
     marks = {name: mark for name, mark in marks.items() if mark is not None and math.isfinite(mark)}
-    if result.is_sample or "value" not in marks or len(marks) < 2:
+    if not result.is_comparable or "value" not in marks or len(marks) < 2:
         return None
     start, end = min(marks.values()), max(marks.values())
     room = (end - start) / 5 or 1
@@ -305,15 +317,13 @@ def data_uri(path: Path) -> str:
     """A figure as a data URI; a large file is scaled down and packed as WebP, to keep the page light."""
     from PIL import Image
 
-    content, kind = path.read_bytes(), "png"
+    content = path.read_bytes()
     if len(content) > INLINE_BYTES:
         # A file that is no picture stays as it is: the browser then shows its description.
         with suppress(OSError), Image.open(io.BytesIO(content)) as image:
             image.thumbnail((INLINE_WIDTH, 10 * INLINE_WIDTH))
-            packed = io.BytesIO()
-            image.save(packed, "WEBP", quality=85)
-            content, kind = packed.getvalue(), "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+            return webp_uri(image, quality=85)
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def _load(path: Path) -> tuple[dict, str]:

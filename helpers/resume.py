@@ -70,12 +70,17 @@ def is_current(job: Job, now: dict[str, str]) -> bool:
 
 
 def can_resume(job: Job, now: dict[str, str]) -> bool:
-    """Whether checkpoints of the same run lie in the folder, from which its notebook can go on."""
+    """Whether checkpoints of the same run lie in the folder, from which its notebook can go on.
+
+    Not where a run failed that was asked to resume: it may have refused just these checkpoints.
+    """
     left = _read(job.folder / "batch.json") or _read(job.folder / "started.json")
+    refused = left.get("status") == "failed" and left.get("parameters", {}).get("resume") is True
     return (
         "resume" in job.parameters
         and left.get("fingerprint") == now
         and left.get("status") != "done"
+        and not refused
         and any(job.folder.glob("checkpoints/*"))
     )
 
@@ -259,7 +264,14 @@ def _is_folder(root: Path, text: str) -> bool:
 
 
 def _listing(folder: Path) -> Iterator[str]:
-    for path, folders, files in os.walk(folder):
+    seen = set()
+    for path, folders, files in os.walk(
+        folder, followlinks=True
+    ):  # datasets are often linked, split by split
+        if (place := os.path.realpath(path)) in seen:  # a link to a folder above would never end
+            folders.clear()
+            continue
+        seen.add(place)
         folders.sort()
         for name in sorted(files):
             if name[0] != ".":

@@ -115,7 +115,7 @@ def _choose_precision(precision: str, device: str) -> str:
     if precision != "auto":
         return precision
     if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device == "cpu":
         # Emulated bf16 is slower than fp32: only processors with bf16 products gain from it.
         capabilities = torch.cpu.get_capabilities()

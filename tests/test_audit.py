@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tiny_images import write_chest, write_mask
 
+from helpers import audit as audit_module
 from helpers import duplicates
 from helpers.audit import examine
 from helpers.cli import main
@@ -60,6 +61,10 @@ def test_exposures_of_one_object_are_found_and_grouped(tiles, capsys):
     page = (tiles.parent / "page" / "index.html").read_text()
     assert page.count("<img src=") == 6
     assert "good/dark.png" in page
+    # A table from a part of the pictures would tear the others' groups apart.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit_module, "MOST", 25)
+        assert examine("tiles", str(tiles.parent)).groups == []
     # With the suggested file in place, there is nothing left to find.
     (tiles / "groups.csv").write_text((tiles.parent / "page" / "groups.csv").read_text())
     assert main(["audit", str(tiles), "--out", str(tiles.parent / "page")]) == 0

@@ -124,7 +124,9 @@ def test_the_report_links_the_sweep_and_shows_its_runs_there(results):
     assert page.count("<article") == 2  # the run outside of the sweep, and the failed one
 
 
-@pytest.mark.parametrize("values", [[0.8, 0.8], [0.8], [-3.0, 120.0], [0.81234, 0.81235]])
+@pytest.mark.parametrize(
+    "values", [[0.8, 0.8], [0.8], [-3.0, 120.0], [0.81234, 0.81235], [70 / 120, 90 / 120]]
+)
 def test_the_chart_has_round_ticks_inside_the_picture(results, values):
     setting = compare.Setting({}, {str(seed): value for seed, value in enumerate(values)})
     drawn = report.chart(compare.Comparison("r", "cpu", "m", "seed", [setting], [], []))

@@ -111,6 +111,14 @@ def test_the_check_finds_a_mask_of_another_size(tmp_path, capsys, mask):
     assert f"fault: {root / mask}: another size than" in capsys.readouterr().out
 
 
+def test_the_check_finds_a_mask_that_would_be_lost(tmp_path, capsys):
+    root = write_drive(tmp_path / "drive")
+    write_mask(root / "training/1st_manual/22_manual1.gif", high=38)
+    assert data_tools.main_check("drive", str(tmp_path)) == 1
+    out = capsys.readouterr().out
+    assert f"fault: {root / 'training/1st_manual/22_manual1.gif'}: the mask's values end at 38" in out
+
+
 def test_the_check_ends_at_a_missing_partner_and_at_nothing(tmp_path):
     root = write_drive(tmp_path / "drive")
     (root / "training" / "mask" / "21_training_mask.gif").unlink()

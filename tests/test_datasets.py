@@ -207,6 +207,7 @@ def test_groups_csv_tells_which_images_belong_together(tmp_path):
         (b"", "not a readable table"),
         (b"ID,group\n\xff\xfe,1\n", "not a readable table"),
         (b"ID,group\n0,tom\n", r"its ID 0 and all others name no image; .* such as 0\.png"),
+        (b"ID,group\n0.png,tom\n0.png,tim\n", r"gives 0\.png more than one group; correct the table"),
     ],
 )
 def test_a_groups_csv_that_would_group_nothing_is_refused(tmp_path, content, named):
@@ -264,8 +265,11 @@ def test_equal_files_of_radiography_are_one_group(tmp_path):
     groups = readers.read_radiography(root)["group"].tolist()
     assert groups[1] == groups[4] == "COVID/COVID-2.png"
     assert len(set(groups)) == 5
-    (root / "groups.csv").write_text("ID,group\nNormal-3.png,tom\n")  # who gives groups has the last word
-    assert readers.read_radiography(root)["group"].nunique() == 6
+    # A table may join more, but what is one picture stays together.
+    (root / "groups.csv").write_text("ID,group\nNormal-3.png,tom\nNormal-1.png,tom\n")
+    groups = readers.read_radiography(root)["group"].tolist()
+    assert groups[1] == groups[2] == groups[4]
+    assert len(set(groups)) == 4
 
 
 def test_the_fingerprint_follows_the_files_not_their_place(tmp_path):
@@ -373,6 +377,20 @@ def test_a_damaged_idx_file_is_named(tmp_path, content):
         readers.read_idx(file)
 
 
+def test_fewer_images_than_labels_are_named(tmp_path):
+    raw = tmp_path / "mnist" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for prefix, images in (("train", 2), ("t10k", 1)):
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + (2).to_bytes(4) + b"\x07\x03")
+        sides = b"".join(number.to_bytes(4) for number in (images, 28, 28))
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sides + bytes(784 * images))
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte: has 1 images for 2 labels"):
+        readers.read_mnist(tmp_path / "mnist")
+    (raw / "t10k-images-idx3-ubyte").unlink()
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte: cannot be read"):
+        readers.read_mnist(tmp_path / "mnist")
+
+
 def test_a_folder_of_your_own_images_and_masks_reads_as_lungs(tmp_path):
     for name in ("a", "b"):
         write_image(tmp_path / "mydata/images" / f"{name}.jpg")
@@ -455,6 +473,9 @@ def test_demand_is_sorted_by_time_and_its_gaps_are_named(tmp_path):
     assert table["demand"].tolist() == [1000, 1001, 1002, 1003, 1004, 1005]
     file.write_text("\n".join(["time,demand", *rows[:3], *rows[4:]]) + "\n")
     with pytest.raises(UserError, match="not equal at 2000-06-05 04:00:00"):
+        readers.read_demand(tmp_path)
+    file.write_text("time,demand\n2000-03-26 00:30+00:00,1\n2000-03-26 02:30+01:00,2\n")
+    with pytest.raises(UserError, match="its times have several offsets; write all of them in UTC"):
         readers.read_demand(tmp_path)
     file.write_text("time,demand\n2000-06-05 00:00,low\n")
     with pytest.raises(UserError, match="row 2 is not a time and a number"):

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import struct
+import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -48,11 +50,16 @@ def test_masks_are_cut_in_the_middle_and_stay_labels_when_resized(tmp_path):
     assert small[:, 0, 0].tolist() == [[0, 0, 0, 1, 1, 1]] * 2
 
 
-def test_masks_of_zeros_and_ones_are_not_taken_for_empty(tmp_path):
-    image, mask = write_image(tmp_path / "a.png"), write_mask(tmp_path / "mask.png", high=1)
-    with pytest.raises(UserError, match=r"mask\.png: the mask's values are 0 and 1"):
+@pytest.mark.parametrize(("high", "named"), [(1, "are 0 and 1"), (38, "end at 38"), (127, "end at 127")])
+def test_faint_masks_are_not_taken_for_empty(tmp_path, high, named):
+    image, mask = write_image(tmp_path / "a.png"), write_mask(tmp_path / "mask.png", high=high)
+    with pytest.raises(UserError, match=rf"mask\.png: the mask's values {named}; write them as 0 and 255"):
         loaders.decode_masks([mask], like=[image])
-    empty = write_mask(tmp_path / "empty.png", high=0)
+
+
+@pytest.mark.parametrize("high", [0, 3])  # 3: what packing leaves of black
+def test_empty_masks_are_empty(tmp_path, high):
+    image, empty = write_image(tmp_path / "a.png"), write_mask(tmp_path / "empty.png", high=high)
     assert not loaders.decode_masks([empty], like=[image]).any()
 
 
@@ -133,6 +140,19 @@ def test_sixteen_bits_are_not_cut_to_white_silently(tmp_path):
     Image.fromarray(np.full((4, 4), 4000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(UserError, match=r"deep\.png: has more than 8 bits a channel"):
         loaders.decode([tmp_path / "deep.png"])
+
+
+def test_sixteen_bits_a_colour_are_not_cut_silently(tmp_path):
+    """A PNG written by hand, since Pillow writes none: one pixel of 4,095, which cut would be 15 of 255."""
+    packed = zlib.compress(b"\0" + (4095).to_bytes(2) * 3)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)), (b"IDAT", packed), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    (tmp_path / "deep.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"deep\.png: has more than 8 bits a channel"):
+        loaders.decode([tmp_path / "deep.png"], mode="RGB")
 
 
 def test_images_of_different_sizes_need_a_size(tmp_path):

@@ -87,6 +87,22 @@ def test_parameters_are_the_present_values_by_the_names_of_the_cell():
     assert list(values) == list(cell)
 
 
+def test_a_notebook_in_the_current_folder_is_read_there(tmp_path, monkeypatch):
+    copy = (runtime.project_root() / "notebooks" / "04_drive_unet.ipynb").read_text(encoding="utf-8")
+    (tmp_path / "mine.ipynb").write_text(copy, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    namespace = {name: one.default for name, one in read_parameters(tmp_path / "mine.ipynb").items()}
+    assert records.parameters("mine.ipynb", namespace)["epochs"] == namespace["epochs"]
+
+
+@pytest.mark.parametrize(("name", "value", "least"), [("epochs", 0, 1), ("seed", -1, 0), ("workers", -2, 0)])
+def test_numbers_that_no_training_can_use_are_refused(name, value, least):
+    cell = read_parameters(runtime.project_root() / "notebooks" / "04_drive_unet.ipynb")
+    namespace = {key: parameter.default for key, parameter in cell.items()} | {name: value}
+    with pytest.raises(UserError, match=f"^{name} is {value}; the least is {least}"):
+        records.parameters("04_drive_unet.ipynb", namespace)
+
+
 def test_tables_are_written_as_csv(tmp_path):
     records.save_table(tmp_path, "table", pd.DataFrame({"a": [1.5], "b": ["x, y"]}))
     assert (tmp_path / "table.csv").read_bytes() == b'a,b\n1.5,"x, y"\n'

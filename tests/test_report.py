@@ -17,7 +17,7 @@ def write_run(folder: Path, source: str = "real", metrics: dict | None = None, *
     (folder / "figures").mkdir(parents=True)
     record = {
         "run": folder.name, "notebook": "04_drive_unet.ipynb", "about": "Vessels & <more>",
-        "headline": "test_dice", "reported": 0.519, "published": 0.829, "profile": "cpu",
+        "headline": "test_dice", "reported": 0.52, "published": 0.829, "profile": "cpu",
         "parameters": {"source": source, "epochs": 40}, "status": "done", "seconds": 377.2, "error": "",
         "detail": [],
     }  # fmt: skip
@@ -56,7 +56,7 @@ def test_summary_has_a_row_a_finished_run(results):
     assert rows["drive_unet"] == {
         "run": "drive_unet", "notebook": "04_drive_unet.ipynb", "profile": "cpu", "status": "done",
         "seconds": "377.2", "headline": "test_dice", "value": "0.822", "low": "0.81", "high": "0.834",
-        "reported": "0.519", "published": "0.829", "claims_held": "1", "claims_total": "2",
+        "reported": "0.52", "published": "0.829", "claims_held": "1", "claims_total": "2",
         "hardware": "cpu (x86_64)", "error": "",
     }  # fmt: skip
     assert (rows["broken"]["status"], rows["broken"]["value"]) == ("failed", "")
@@ -138,6 +138,16 @@ def test_sample_runs_are_not_measured_against_real_results(results):
     assert scale(read_result(results / "tiny")) is None
     marks = scale(read_result(results / "drive_unet"))
     assert 0 < marks["reported"] < marks["low"] < marks["value"] < marks["published"] < marks["high"] < 100
+
+
+def test_a_folder_of_ones_own_is_not_measured_against_published_results(tmp_path):
+    folder = write_run(tmp_path / "drive_unet", metrics=DICE, profile="sample")
+    run = json.loads((folder / "run.json").read_text())
+    for name, comparable in (("drive", True), ("my eyes", False)):
+        (folder / "run.json").write_text(json.dumps(run | {"dataset": {"name": name}}))
+        result = read_result(folder)
+        assert (scale(result) is not None) == comparable
+        assert result.data == f"real data: {name}"
 
 
 def test_one_broken_file_does_not_cost_the_report(results):

@@ -151,6 +151,29 @@ def test_a_link_to_nowhere_among_the_data_stops_nothing(folder, tmp_path, monkey
     assert changed(folder, profile="cpu") == ["data"]
 
 
+def test_what_a_link_leads_to_counts_too(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "disk" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "pets").mkdir(parents=True)
+    (tmp_path / "data" / "pets" / "train").symlink_to(tmp_path / "disk" / "train")
+    (tmp_path / "disk" / "train" / "up").symlink_to(tmp_path / "data" / "pets")  # round and round
+    finish(job_of(folder, profile="cpu"))
+    assert changed(folder, profile="cpu") == []
+    (tmp_path / "disk" / "train" / "1.png").write_text("x")
+    assert changed(folder, profile="cpu") == ["data"]
+
+
+def test_a_run_that_refused_its_checkpoints_does_not_go_on_from_them(folder):
+    job = job_of(folder, "epochs=5", "resume=true")
+    train(job, "killed")
+    now = resume.fingerprint(job)
+    assert resume.can_resume(job_of(folder, "epochs=5"), now)
+    resume.end(job, {"status": "failed", "fingerprint": now, "parameters": job.parameters})
+    assert not resume.can_resume(job_of(folder, "epochs=5"), now)
+    resume.end(job, {"status": "failed", "fingerprint": now, "parameters": job_of(folder).parameters})
+    assert resume.can_resume(job_of(folder, "epochs=5"), now)  # it failed of something else
+
+
 def train(job: Job, state: str = "done") -> None:
     """As the batch does around a run that leaves a checkpoint, and is killed or ends."""
     now = resume.fingerprint(job)
