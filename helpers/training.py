@@ -16,6 +16,8 @@ from helpers import runtime
 from helpers.errors import UserError
 from helpers.files import atomic_open, is_whole_archive
 
+SAVE_EVERY = 5.0  # seconds that a killed run may lose, beside the epoch it was in; writing takes time, too
+
 
 class Epoch:
     """One epoch of a `Run`: hands out batches and collects what is logged. `number` counts from 1."""
@@ -88,9 +90,10 @@ class Run:
     parts: everything with a `state_dict` that training changes: models, optimizers, schedulers,
     averaged models. Models are moved to the run's device.
 
-    After every epoch the resume file is written, after the best or last one the model's too, each in one
-    stroke, so a run killed at any moment resumes at the end of its last full epoch and ends with the
-    same weights as an undisturbed one. Epochs may be added, where no schedule was planned for fewer.
+    The resume file is written after the last epoch, and after any that ends `SAVE_EVERY` seconds or more
+    after it was last written; the model's after the best or last epoch; each in one stroke. So a run killed
+    at any moment loses little, resumes at the end of an epoch, and ends with the same weights as an
+    undisturbed one. Epochs may be added, where no schedule was planned for fewer.
     Raises UserError when a checkpoint is damaged, or belongs to another model, schedule or seed, or to a
     longer training. Other settings, such as a learning rate, it does not tell apart; the batch does.
     """
@@ -106,6 +109,7 @@ class Run:
         self.best_epoch = 0
         self.seconds = 0.0
         self.progress = tqdm(disable=True)
+        self._saved = 0.0  # when, on the clock of `perf_counter`
         self._random: dict | None = None
         for model in self.models().values():
             model.to(runtime.current().device)
@@ -113,7 +117,7 @@ class Run:
             self._resume()
 
     def __iter__(self) -> Iterator[Epoch]:
-        done = len(self.rows)
+        done, self._saved = len(self.rows), time.perf_counter()
         for leftover in self.resume_file.parent.glob(f".{self.name}.*.part"):
             leftover.unlink(missing_ok=True)  # of a write that was killed
         if not done:  # killed early, this run must not pass for an earlier one
@@ -166,11 +170,16 @@ class Run:
             self.best_epoch = epoch.number
             models = {key: model.state_dict() for key, model in self.models().items()}
             save_checkpoint(self.best_file, {"epoch": epoch.number, "metrics": row, "models": models})
+        if len(self.rows) == self.epochs or time.perf_counter() - self._saved >= SAVE_EVERY:
+            self._save_resume_file()
+
+    def _save_resume_file(self) -> None:
         save_checkpoint(self.resume_file, {
             "rows": self.rows, "best_epoch": self.best_epoch, "seconds": self.seconds,
             "seed": runtime.current().seed, "threads": torch.get_num_threads(), "random": _random_states(),
             "parts": {key: part.state_dict() for key, part in self.parts.items()},
         })  # fmt: skip
+        self._saved = time.perf_counter()
 
     def _is_best(self, row: dict[str, float]) -> bool:
         if not self.monitor:

@@ -36,6 +36,12 @@ def ends_alike(one: Run, other: Run) -> bool:
     return same(*states) and one.history.equals(other.history) and one.best_epoch == other.best_epoch
 
 
+@pytest.fixture(autouse=True)
+def saved_after_every_epoch(monkeypatch):
+    """The epochs of these tests take milliseconds; what is asked here is how a run goes on from one."""
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Run:
     """A training that nothing interrupted."""
@@ -88,6 +94,20 @@ def test_an_interrupted_run_resumes_wherever_it_was(undisturbed, tmp_path, capsy
     assert ends_alike(tiny.train(tmp_path, resume=True, workers=workers), undisturbed)
     resumed = "tiny: resumed after epoch 1 of 4" in capsys.readouterr().out
     assert resumed == (at[0] > 1)  # within the first epoch there is nothing to go on from
+
+
+def test_short_epochs_share_a_resume_file(tmp_path, monkeypatch):
+    """Two seconds each, five in all: saved after the third and after the last."""
+    now, on_disk = 0.0, []
+    monkeypatch.setattr(training, "SAVE_EVERY", 5)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now)
+    run = Run(5, tmp_path, model=nn.Linear(1, 1))
+    for epoch in run:
+        on_disk.append(len(load_checkpoint(run.resume_file)["rows"]) if run.resume_file.exists() else 0)
+        epoch.log(loss=1)
+        now += 2
+    assert on_disk == [0, 0, 0, 3, 3]
+    assert len(load_checkpoint(run.resume_file)["rows"]) == 5
 
 
 def test_a_fresh_run_killed_early_does_not_resume_from_an_older_one(undisturbed, tmp_path):
