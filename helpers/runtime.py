@@ -60,6 +60,7 @@ def start(seed: int = 0, device: str = "auto", precision: str = "fp32") -> Runti
     torch.utils.deterministic.fill_uninitialized_memory = False  # guards against bugs in kernels, costs time
     torch.set_flush_denormal(True)  # numbers too small to matter cost hundreds of cycles on some CPUs
     _keep_memory()
+    _calm_blas()
     _current = Runtime(seed, device, precision, torch.get_num_threads())
     print(
         f"{_hardware(device)}, {_current.threads} threads, {precision}, "
@@ -81,6 +82,17 @@ def _keep_memory() -> None:
     # The constants of malloc.h: no separate mappings; trim the heap never; grow it by 64 MiB at a time.
     for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):
         mallopt(option, value)
+
+
+def _calm_blas() -> None:
+    """Let the BLAS of NumPy and SciPy work with one thread; torch has its own, which keeps them all.
+
+    scikit-learn calls it thousands of times with small matrices, and its threads then wait for each other
+    longer than they compute: a logistic regression on kept features took ten times as long on two cores.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    ThreadpoolController().select(prefix="libscipy_openblas").limit(limits=1)
 
 
 def current() -> Runtime:
