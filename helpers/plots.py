@@ -246,7 +246,7 @@ def roc_pr(curves: dict[str, tuple], title: str, threshold: float | None = None)
         xlabel="recall (sensitivity)", ylabel="precision", title=f"{title}: precision–recall", ylim=(0, 1.03)
     )
     for axes in (left, right):
-        axes.legend(fontsize=8, loc="lower right" if axes is left else "lower left")
+        axes.legend(fontsize=8, loc="lower right" if axes is left else "best")
     return fig
 
 
