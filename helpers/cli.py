@@ -15,10 +15,8 @@ PROFILES_HELP = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (a run failed), 2 (bad input), 130 (Ctrl-C)."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(
-            stream, "reconfigure"
-        ):  # a Windows log file may lack a sign, such as "→": that ends no batch
+    for stream in (sys.stdout, sys.stderr):  # a Windows log file may lack a sign, such as "→"
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:

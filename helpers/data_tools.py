@@ -177,12 +177,15 @@ def _mask_faults(table) -> list[str]:
     for row in table.itertuples():
         for kind in ("mask", "fov", "second", "base"):
             other = getattr(row, kind, "")
-            if not other or _open_fully(other)[0] or _open_fully(row.image)[0]:  # that is reported already
+            if not other:
                 continue
-            with readers.open_image(other) as partner, readers.open_image(row.image) as image:
-                if partner.size != image.size:
-                    faults.append(f"{other}: another size than {row.image}")
-                highest = partner.convert("L").getextrema()[1]
+            try:
+                with readers.open_image(other) as partner, readers.open_image(row.image) as image:
+                    same, highest = partner.size == image.size, partner.convert("L").getextrema()[1]
+            except UserError:  # it is reported already
+                continue
+            if not same:
+                faults.append(f"{other}: another size than {row.image}")
             try:
                 if kind != "base":
                     readers.check_mask(other, highest)

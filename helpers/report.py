@@ -69,10 +69,9 @@ class Result:
         name = about.get("name", "")
         if self.is_sample:
             return about.get("note") or samples.note(name)  # a notebook's own data bring a note
-        profile = self.batch["profile"]
-        return (
-            f"{profile} profile" if profile != "sample" else f"real data: {name}"
-        )  # given by hand, one by one
+        if self.batch["profile"] == "sample":  # its real data were named by hand
+            return f"real data: {name}"
+        return f"{self.batch['profile']} profile"
 
     @property
     def is_comparable(self) -> bool:

@@ -265,9 +265,8 @@ def _is_folder(root: Path, text: str) -> bool:
 
 def _listing(folder: Path) -> Iterator[str]:
     seen = set()
-    for path, folders, files in os.walk(
-        folder, followlinks=True
-    ):  # datasets are often linked, split by split
+    # Links are followed: datasets are often linked, split by split.
+    for path, folders, files in os.walk(folder, followlinks=True):
         if (place := os.path.realpath(path)) in seen:  # a link to a folder above would never end
             folders.clear()
             continue
