@@ -81,14 +81,18 @@ def run_batch(
             order = Work(job.run.notebook, job.folder, values, timeout)
             outcome = executor(order, stop, lambda done: progress.show(job, done))
             if outcome.status != "stopped":
-                resume.end(job, _record(job, outcome) | {"fingerprint": now})
+                resume.end(job, _record(job, outcome) | {"fingerprint": now, "resumed": goes_on})
             note = "went on from its checkpoints" if goes_on else ""
             return outcome, note or (f"changed: {', '.join(changed)}" if changed else "")
 
         futures = {pool.submit(work, job): job for job in jobs}
         try:
             for future in _as_completed(futures, stop, progress.tick):
-                job, (outcome, note) = futures[future], future.result()
+                job = futures[future]
+                try:
+                    outcome, note = future.result()
+                except UserError as error:  # its folder or record cannot be written; the others' may
+                    outcome, note = Outcome("failed", 0, str(error)), ""
                 statuses.append(outcome.status)
                 progress.finish(job, _line(job, outcome, note, width))
         finally:  # also when a record could not be written: what still runs has no place to write to

@@ -12,6 +12,8 @@ PROFILES_HELP = (
     "cpu: real images, minutes; full: real images, for a GPU"
 )
 
+AT_ONCE = 256  # jobs handed to a cluster at a time; a thread here waits for each
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (a run failed), 2 (bad input), 130 (Ctrl-C)."""
@@ -169,7 +171,7 @@ def _run(options: argparse.Namespace) -> int:
 
     gpus = options.gpus if options.gpus is not None else int(options.profile == "full")
     with Cluster(options.scheduler, gpus) as cluster:
-        at_once = options.jobs or len(jobs)
+        at_once = options.jobs or min(len(jobs), AT_ONCE)
         return batch.run_batch(jobs, results, at_once, options.timeout, options.force, cluster)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from helpers.errors import UserError
+from helpers.parameters import names_folder, suggest
 
 NOT_VARIED = ("results_dir", "resume", "data_dir")  # unless a sweep is over it
 LEVEL = 0.95  # of the interval of a mean difference
@@ -52,7 +53,7 @@ class Comparison:
     metric: str
     over: str  # the parameter whose values are repeats
     settings: list[Setting]
-    mixed: list[str]  # what else differs between the runs: notebook, helpers, packages
+    mixed: list[str]  # what else differs between the runs: notebook, helpers, packages, data
     results: list  # the runs, in the order of their names
 
     @property
@@ -130,27 +131,44 @@ def _compare(run: str, profile: str, group: list, metric: str, over: str) -> Com
         setting = settings.setdefault(json.dumps(values), Setting(values, {}))
         setting.by_repeat[_text(parameters.get(over))] = result.metrics[metric]
     prints = [result.batch.get("fingerprint", {}) for result in group]
-    mixed = [
-        part for part in ("notebook", "helpers", "packages") if len({p.get(part) for p in prints}) > 1
-    ]  # data and parameters may be what is varied
+    # Parameters are what is varied; data only where a varied parameter names them.
+    parts = ["notebook", "helpers", "packages"] + ["data"] * (not any(map(_names_data, varied)))
+    mixed = [part for part in parts if len({p.get(part) for p in prints}) > 1]
     return Comparison(run, profile, metric, over, list(settings.values()), mixed, group)
 
 
 def named(found: list[Comparison], names: list[str], metric: str) -> list[Comparison]:
-    """Those that a command asks for. UserError where there is none of a name, or none at all."""
+    """Those that a command asks for.
+
+    Raises UserError where there is none of a name, or none at all, and where no run has the parameter
+    whose values are said to be repeats.
+    """
     runs = dict.fromkeys(comparison.run for comparison in found)
     for name in names:
         if name not in runs:
+            others = f"; of others {suggest(name, runs)}" if runs else ""
             raise UserError(
-                f"{name}: no finished sweep{f' with a metric {metric}' if metric else ''}; "
-                f"make one: vision-notebooks run {name} -p {name}.seed=0,1,2"
+                f"{name}: no finished sweep{f' with a metric {metric}' if metric else ''}; make one: "
+                f"vision-notebooks run {name} -p {name}.seed=0,1,2{others}"
             )
     if not runs:
         raise UserError(
             f"no finished sweep{f' with a metric {metric}' if metric else ''} in the results; "
             "make one: vision-notebooks run drive_unet -p drive_unet.seed=0,1,2"
         )
-    return [comparison for comparison in found if not names or comparison.run in names]
+    wanted = [comparison for comparison in found if not names or comparison.run in names]
+    for comparison in wanted:
+        known = {name for result in comparison.results for name in result.batch["parameters"]}
+        if comparison.over not in known:
+            raise UserError(
+                f'{comparison.run}: no parameter "{comparison.over}" to take as repeats; '
+                f"{suggest(comparison.over, sorted(known))}"
+            )
+    return wanted
+
+
+def _names_data(parameter: str) -> bool:
+    return names_folder(parameter) or parameter.endswith(("dataset", "source", "folder"))
 
 
 def _text(value: object) -> str:

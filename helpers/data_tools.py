@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from helpers import datasets, readers, runtime
@@ -182,13 +183,20 @@ def _mask_faults(table) -> list[str]:
             try:
                 with readers.open_image(other) as partner, readers.open_image(row.image) as image:
                     same, highest = partner.size == image.size, partner.convert("L").getextrema()[1]
+                    transparent = _fault(readers.check_opaque, other, partner)
             except UserError:  # it is reported already
                 continue
             if not same:
                 faults.append(f"{other}: another size than {row.image}")
-            try:
-                if kind != "base":
-                    readers.check_mask(other, highest)
-            except UserError as error:
-                faults.append(str(error))
+            if kind != "base":
+                faults += transparent or _fault(readers.check_mask, other, highest)
     return faults
+
+
+def _fault(check: Callable, *arguments) -> list[str]:
+    """What a check says, where it refuses."""
+    try:
+        check(*arguments)
+    except UserError as error:
+        return [str(error)]
+    return []

@@ -52,7 +52,8 @@ class Dataset:
         columns = [c for c in ("path", "image", "mask", "fov", "second", "base") if c in self.table]
         paths = sorted({p for c in columns for p in self.table[c] if p})
         lines = (f"{Path(p).relative_to(self.root).as_posix()} {Path(p).stat().st_size}" for p in paths)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+        text = "\n".join(lines)
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
 
     def about(self) -> dict:
         """The lines for `run.json`."""

@@ -21,7 +21,9 @@ from torchvision import tv_tensors
 from helpers import runtime
 from helpers.errors import UserError
 from helpers.files import atomic_open
-from helpers.readers import check_mask, open_image, read_idx
+from helpers.readers import check_mask, check_opaque, open_image, read_idx
+
+CACHED = 2  # raised whenever decoding or what it refuses changes: older images in the cache are made anew
 
 
 def decode(
@@ -61,6 +63,7 @@ def decode_masks(
         for path, image in zip(paths, like):
             with open_image(path) as one, open_image(image) as other:
                 mask_size, image_size = one.size, other.size
+                check_opaque(path, one)
             ratio = mask_size[0] * image_size[1] / (mask_size[1] * image_size[0])
             if abs(ratio - 1) > 0.02 or (same_size and mask_size != image_size):
                 raise UserError(
@@ -101,13 +104,14 @@ def _cached(read: Callable[[], Tensor], paths, size, kind: str) -> Tensor:
     """What `read` gives, from a file named by the names, sizes and times of `paths`."""
     if not len(paths):
         raise UserError("no images to read: the table is empty; check the split or the class names.")
-    digest = hashlib.sha256(repr((size, kind)).encode())
+    digest = hashlib.sha256(repr((CACHED, size, kind)).encode())
     for path in paths:
         try:
             status = Path(path).stat()
         except OSError as error:
             raise UserError(f"{path}: the file is gone; restore it or run again.") from error
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        line = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))  # names are bytes, not always UTF-8
     file = runtime.cache_dir() / "images" / f"{digest.hexdigest()[:20]}.npz"
     if file.exists():
         try:

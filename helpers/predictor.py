@@ -101,6 +101,8 @@ def main(results_dir: str, images: list[str], out: str = "") -> int:
     for path in images:  # all are checked before the first is written
         if not Path(path).is_file():
             raise UserError(f"{path}: no such image; check the path.")
+        if Path(path).resolve().parent == folder.resolve():  # where its own mask may lie under that name
+            raise UserError(f"{path}: lies in {folder}, where predictions go; choose another --out.")
         if stems.count(Path(path).stem) > 1:
             raise UserError(
                 f"{path}: another image has the same name; predict them into different folders (--out)."

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from helpers.cards import CARDS
 from helpers.errors import UserError
 
 JPEG_NOISE = 8  # grey values up to which a mask packed as JPEG may differ from black
-IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", ".gif"}
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+ORIENTATION = 0x0112  # the EXIF tag; 1: as stored
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -28,11 +29,15 @@ def images_in(folder: Path) -> list[Path]:
 
 @contextmanager
 def open_image(path: str) -> Iterator[Image.Image]:
-    """An image file, opened; what training refuses is refused here, for whoever reads images.
+    """An image file, opened, and turned as a camera's EXIF mark says, which viewers follow as well.
 
-    Raises UserError for a file that cannot be read, also when that shows inside the block only, and for
-    one with more than 8 bits a channel.
+    What training refuses is refused here, for whoever reads images. Raises UserError for a file that
+    cannot be read, also when that shows inside the block only, for one with more than 8 bits a channel, and
+    for a name that is not UTF-8, as Windows' archives leave some: tables and pages could not show it.
     """
+    shown = str(path).encode(errors="backslashreplace").decode()
+    if shown != str(path):
+        raise UserError(f"{shown}: the name is not UTF-8; rename the file.")
     try:
         with Image.open(path) as file:
             # Pillow would cut all above 255 to white, or in colours drop the lower 8 bits, silently.
@@ -42,16 +47,31 @@ def open_image(path: str) -> Iterator[Image.Image]:
                     f"{path}: has more than 8 bits a channel (mode {file.mode}); convert it to 8 bits, "
                     "choosing yourself which values become black and white."
                 )
-            yield file
+            # Pillow turns TIFF itself, and the other formats carry no mark.
+            turned = file.format == "JPEG" and file.getexif().get(ORIENTATION, 1) != 1
+            yield ImageOps.exif_transpose(file) if turned else file
     except UserError:
         raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: has too many pixels; make it smaller.") from error
     except Exception as error:  # broken files fail in many ways, truncated ones while they decode
+        if getattr(error, "errno", None):
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); mend that, then run again."
+            ) from error
         raise UserError(f"{path}: not a readable image; replace or remove the file.") from error
+
+
+def check_opaque(path: str, mask: Image.Image) -> None:
+    """Raise UserError for a mask whose shape may lie in its transparency, which is not read."""
+    if "A" in mask.getbands() and mask.getchannel("A").getextrema()[0] < 255:
+        raise UserError(f"{path}: the mask is partly transparent; save it in black and white without alpha.")
 
 
 def check_mask(path: str, highest: int) -> None:
     """Raise UserError where a mask's highest value says that marks would be lost: masks are cut at 127."""
-    if highest == 1 or JPEG_NOISE < highest <= 127:
+    noise = JPEG_NOISE if Path(path).suffix.lower() in (".jpg", ".jpeg") else 0
+    if highest == 1 or noise < highest <= 127:
         values = "are 0 and 1" if highest == 1 else f"end at {highest}"
         raise UserError(f"{path}: the mask's values {values}; write them as 0 and 255.")
 
@@ -80,7 +100,7 @@ def read_class_folders(root: Path, patient=None) -> pd.DataFrame:
             if not files:
                 raise UserError(
                     f"{root.name}: no images under {folder / label}. Expected {', '.join(classes)} with "
-                    f"images in each; {_how_to_get(root.name)}."
+                    f"images in each ({' '.join(IMAGE_SUFFIXES)}); {_how_to_get(root.name)}."
                 )
             found += [(file, label, split) for file in files]
     grouped = {} if patient else _read_groups(root, (file.name for file, *_ in found))
@@ -172,8 +192,8 @@ def read_aoi(root: Path) -> pd.DataFrame:
 
     Labels are names of `AOI_CLASSES`, "" for the test images, whose labels are hidden. Without
     `groups.csv` (ID, group) every image is a group of its own.
-    Raises UserError for a list that is missing or not readable, a listed image that is not there, and a
-    label out of range.
+    Raises UserError for a list that is missing or not readable, a listed image that is not there or listed
+    twice, and a label out of range.
     """
     lists = {"train": _read_columns(root / "train.csv", ["ID", "Label"])}
     if (root / "test.csv").is_file():
@@ -182,6 +202,8 @@ def read_aoi(root: Path) -> pd.DataFrame:
     rows = []
     for split, listed in lists.items():
         file = root / f"{split}.csv"
+        if (twice := listed["ID"].duplicated()).any():
+            raise UserError(f"{file}: lists {listed['ID'][twice.idxmax()]} twice; remove one of the rows.")
         for name, label in zip(listed["ID"], listed["Label"]):
             path = root / f"{split}_images" / name
             if not path.is_file():
@@ -268,7 +290,8 @@ def read_lungs(root: Path) -> pd.DataFrame:
 
     Any folder of this layout will do. A mask may have another suffix than its image. Without
     `groups.csv` (ID, group) every image is a group of its own; split is "train" throughout.
-    Raises UserError for a missing folder and for an image without a mask, naming it.
+    Raises UserError for a missing folder, for an image without a mask, naming it, and for two files of a
+    folder that differ in their suffix only.
     """
     images = images_in(root / "images")
     if not images:
@@ -276,10 +299,10 @@ def read_lungs(root: Path) -> pd.DataFrame:
             f"{root.name}: no images under {root / 'images'}. Expected images/ and masks/ with files of the "
             f"same names; {_how_to_get(root.name)}."
         )
-    masks = {mask.stem: mask for mask in images_in(root / "masks")}
+    masks = _by_stem(images_in(root / "masks"))
     grouped = _read_groups(root, (image.name for image in images))
     rows = []
-    for image in images:
+    for image in _by_stem(images).values():
         if image.stem not in masks:
             raise UserError(
                 f"{root.name}: {image} has no mask of the same name in {root / 'masks'}; "
@@ -288,6 +311,18 @@ def read_lungs(root: Path) -> pd.DataFrame:
         group = grouped.get(image.name, image.name)
         rows.append((image.stem, str(image), str(masks[image.stem]), group, "train"))
     return pd.DataFrame(rows, columns=["id", "image", "mask", "group", "split"])
+
+
+def _by_stem(files: list[Path]) -> dict[str, Path]:
+    """Files by their names without suffix; UserError where two share one."""
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        other = by_stem.setdefault(file.stem, file)
+        if other != file:
+            raise UserError(
+                f"{file.parent}: {other.name} and {file.name} share a name; rename or remove one."
+            )
+    return by_stem
 
 
 BLOT_FOLDERS = {"image": ("wb_dataset", ""), "mask": ("wb_template", "BandMask_"),

@@ -151,8 +151,18 @@ def read_result(folder: Path) -> Result | None:
         return None
     metrics, metrics_problem = _load(folder / "metrics.json")
     records, records_problem = _load(folder / "run.json")
-    problems = tuple(filter(None, (metrics_problem, records_problem)))
+    problems = tuple(filter(None, (metrics_problem, records_problem, _other_files(folder, batch))))
     return Result(folder, batch, metrics.get("metrics", {}), metrics.get("claims", {}), records, problems)
+
+
+def _other_files(folder: Path, batch: dict) -> str:
+    """Whether the numbers are of another run than the record: one from JupyterLab has its folder here too."""
+    changed = []
+    for name in ("metrics.json", "run.json"):
+        file, size = folder / name, batch.get("files", {}).get(name)
+        if size is not None and file.is_file() and file.stat().st_size != size:
+            changed.append(name)
+    return f"{' and '.join(changed)} changed after the batch; run it again" if changed else ""
 
 
 def read_all(results: Path) -> list[Result]:

@@ -72,10 +72,11 @@ def is_current(job: Job, now: dict[str, str]) -> bool:
 def can_resume(job: Job, now: dict[str, str]) -> bool:
     """Whether checkpoints of the same run lie in the folder, from which its notebook can go on.
 
-    Not where a run failed that was asked to resume: it may have refused just these checkpoints.
+    Not where a run failed that went on from checkpoints already: it may have refused just these.
     """
     left = _read(job.folder / "batch.json") or _read(job.folder / "started.json")
-    refused = left.get("status") == "failed" and left.get("parameters", {}).get("resume") is True
+    went_on = left.get("resumed") or left.get("parameters", {}).get("resume") is True
+    refused = left.get("status") == "failed" and went_on
     return (
         "resume" in job.parameters
         and left.get("fingerprint") == now
@@ -195,7 +196,7 @@ def _read(path: Path) -> dict:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 @cache
@@ -234,14 +235,15 @@ def _data(code: list[str], values: dict) -> str:
     # data_dir is the root, of which only a part is read; another hospital's pictures may lie anywhere.
     given = [value for name, value in sorted(values.items())
              if names_folder(name) and name != "data_dir" and value]  # fmt: skip
+    named = {value for name, value in values.items()
+             if isinstance(value, str) and value and not names_folder(name)}  # fmt: skip
     sources = {value for name, value in values.items() if name.endswith("source")}
     if sources == {"sample"} and not given:
         return "sample"
     root = runtime.data_root(values.get("data_dir", ""))
-    texts = {value for value in values.values() if isinstance(value, str)}
     for cell in code:
-        texts |= set(_texts(cell))
-    folders = [root / text for text in sorted(texts) if _is_folder(root, text)]
+        named |= {text for text in _texts(cell) if _may_name_folder(text)}
+    folders = [root / text for text in sorted(named) if _is_folder(root / text)]
     folders += [runtime.resolve(value) for value in given]
     return _digest("\n".join(line for folder in folders for line in _listing(folder)))
 
@@ -257,10 +259,16 @@ def _texts(cell: str) -> Iterator[str]:
             yield node.value
 
 
-def _is_folder(root: Path, text: str) -> bool:
-    if not text or len(text) > 100 or text[0] in "./~" or "\n" in text or "\0" in text:
+def _may_name_folder(text: str) -> bool:
+    """Code is full of texts; those that would lead out of the data root name no dataset."""
+    return bool(text) and len(text) <= 100 and text[0] not in "./~" and "\n" not in text and "\0" not in text
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long for a name, or with a zero byte in it
         return False
-    return (root / text).is_dir()
 
 
 def _listing(folder: Path) -> Iterator[str]:

@@ -122,6 +122,18 @@ def test_resume_with_another_setting_is_refused_before_anything_is_touched(books
     assert json.loads((tmp_path / "good" / "batch.json").read_text())["parameters"]["epochs"] == 3
 
 
+def test_a_folder_in_the_way_costs_its_own_run_only(books, tmp_path, capsys):
+    (tmp_path / "good").write_text("in the way")
+    jobs, _ = plan(read_runs(books), ["good", "bad"], "sample", (), tmp_path)
+    done = run_batch(jobs, tmp_path, executor=lambda work, stop, show: Outcome("done", 1))
+    assert done == 1
+    out = capsys.readouterr().out
+    assert re.search(
+        r"good +failed after 0 s\n +\S+batch\.json: cannot be replaced \(.*\); choose another", out
+    )
+    assert read_summary(tmp_path)["bad"]["status"] == "done"
+
+
 def test_what_only_the_report_shows_is_brought_up_to_date(books, tmp_path):
     (job,) = jobs_of(books, tmp_path)
     run_batch([job], tmp_path, executor=quick)

@@ -110,6 +110,29 @@ def test_without_a_sweep_it_says_how_to_make_one(results, capsys, arguments, mes
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--over", "sede"], 'drive_unet: no parameter "sede" to take as repeats; did you mean "seed"?'),
+        (["drive_unt"], 'of others did you mean "drive_unet"?'),
+    ],
+)
+def test_wrong_names_get_the_nearest_spelling(results, capsys, arguments, message):
+    assert main(["compare", *arguments, "--results", str(results)]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("varied", "mixed"), [("loss", ["data"]), ("dataset", [])])
+def test_runs_on_other_data_are_marked_unless_a_parameter_names_the_data(tmp_path, varied, mixed):
+    for data in "ab":
+        prints = {"notebook": "n", "helpers": "h", "packages": "p", "data": data}
+        for seed in (0, 1):
+            sweep = {varied: data, "seed": seed}
+            write_run(tmp_path / f"{data}{seed}", sweep, 0.8, fingerprint=prints)
+    (comparison,) = found(tmp_path)
+    assert comparison.mixed == mixed
+
+
 def test_a_missing_folder_gets_one_sentence(tmp_path, capsys):
     assert main(["compare", "--results", str(tmp_path / "none")]) == 2
     assert "no such folder" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def test_the_check_names_what_training_refuses(tmp_path, capsys):
     Image.fromarray(np.full((10, 12), 4000, np.uint16)).save(root / "dog" / "deep.png")
     assert data_tools.main_check("pets", str(tmp_path)) == 1
     out = capsys.readouterr().out
-    assert f"fault: {root / 'cat' / 'gone.png'}: not a readable image" in out
+    assert f"fault: {root / 'cat' / 'gone.png'}: cannot be read (No such file or directory)" in out
     assert f"fault: {root / 'dog' / 'deep.png'}: has more than 8 bits a channel" in out
     assert "2 fault(s)" in out
 

@@ -321,6 +321,7 @@ def test_aoi_reads_its_lists(tmp_path):
         ("ID,Label\ntrain_0.png,6\n", "6"),
         ("ID,Label\ntrain_0.png,x\n", "x"),
         ("ID,Label\ntrain_9.png,0\n", r"lists train_9\.png"),
+        ("ID,Label\ntrain_0.png,0\ntrain_0.png,1\n", r"lists train_0\.png twice; remove one of the rows"),
         ("name,Label\ntrain_0.png,0\n", "has no column ID; expected the columns ID,Label"),
         ("", "not a readable CSV file"),
         ("ID,Label\n瑕疵.png,0\n", "not a readable CSV file .* save it as UTF-8"),
@@ -411,6 +412,10 @@ def test_lungs_and_blots_name_a_missing_partner(tmp_path):
             write_image(tmp_path / "western_blot" / folder / f"{prefix}bg_{name}.png")
             assert kind in ("image", "mask", "base")
     assert datasets.load("lungs", "real", str(tmp_path)).table["id"].tolist() == ["a", "b"]
+    write_image(tmp_path / "lungs/masks/b.gif")
+    with pytest.raises(UserError, match=r"masks: b\.gif and b\.png share a name; rename or remove one"):
+        datasets.load("lungs", "real", str(tmp_path))
+    (tmp_path / "lungs/masks/b.gif").unlink()
     (tmp_path / "western_blot/groups.csv").write_text("ID,group\nbg_a.png,7\nbg_b.png,7\n")
     assert datasets.load("western_blot", "real", str(tmp_path)).table["group"].tolist() == ["7", "7"]
     (tmp_path / "lungs/masks/b.png").unlink()

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 
 from helpers import loaders
 from helpers.errors import UserError
+from helpers.readers import ORIENTATION
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -50,17 +51,58 @@ def test_masks_are_cut_in_the_middle_and_stay_labels_when_resized(tmp_path):
     assert small[:, 0, 0].tolist() == [[0, 0, 0, 1, 1, 1]] * 2
 
 
-@pytest.mark.parametrize(("high", "named"), [(1, "are 0 and 1"), (38, "end at 38"), (127, "end at 127")])
-def test_faint_masks_are_not_taken_for_empty(tmp_path, high, named):
-    image, mask = write_image(tmp_path / "a.png"), write_mask(tmp_path / "mask.png", high=high)
-    with pytest.raises(UserError, match=rf"mask\.png: the mask's values {named}; write them as 0 and 255"):
+@pytest.mark.parametrize(
+    ("name", "high", "named"),
+    [
+        ("mask.png", 1, "are 0 and 1"),
+        ("mask.png", 2, "end at 2"),  # left lung 1, right lung 2
+        ("mask.png", 127, "end at 127"),
+        ("mask.jpg", 1, "are 0 and 1"),
+        ("mask.jpg", 38, "end at 38"),
+    ],
+)
+def test_faint_masks_are_not_taken_for_empty(tmp_path, name, high, named):
+    image, mask = write_image(tmp_path / "a.png"), write_mask(tmp_path / name, low=high, high=high)
+    with pytest.raises(UserError, match=rf"{name}: the mask's values {named}; write them as 0 and 255"):
         loaders.decode_masks([mask], like=[image])
 
 
-@pytest.mark.parametrize("high", [0, 3])  # 3: what packing leaves of black
-def test_empty_masks_are_empty(tmp_path, high):
-    image, empty = write_image(tmp_path / "a.png"), write_mask(tmp_path / "empty.png", high=high)
+def test_a_mask_whose_shape_is_transparent_is_refused(tmp_path):
+    pixels = np.full((10, 12, 4), 255, np.uint8)
+    pixels[:5, :, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match=r"mask\.png: the mask is partly transparent; save it in black and"):
+        loaders.decode_masks([tmp_path / "mask.png"], like=[write_image(tmp_path / "a.png")])
+
+
+@pytest.mark.parametrize(
+    ("name", "high"), [("empty.png", 0), ("empty.jpg", 3)]
+)  # 3: what JPEG leaves of black
+def test_empty_masks_are_empty(tmp_path, name, high):
+    image, empty = write_image(tmp_path / "a.png"), write_mask(tmp_path / name, low=high, high=high)
     assert not loaders.decode_masks([empty], like=[image]).any()
+
+
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
+    mark = Image.Exif()
+    mark[ORIENTATION] = 6  # a quarter turn
+    upright = Image.open(write_image(tmp_path / "a.png", (12, 10)))
+    upright.transpose(Image.Transpose.ROTATE_90).save(
+        tmp_path / "b.jpg", exif=mark, quality=100, subsampling=0
+    )
+    turned = loaders.decode([tmp_path / "b.jpg"])
+    assert turned.shape == (1, 1, 10, 12)
+    assert (turned.int() - loaders.decode([tmp_path / "a.png"]).int()).abs().max() < 10
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/h\xe4.png")
+    try:
+        os.replace(write_image(tmp_path / "a.png"), path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    with pytest.raises(UserError, match=r"h\\udce4\.png: the name is not UTF-8; rename the file"):
+        loaders.decode([path])
 
 
 def test_the_second_look_comes_from_the_cache(tmp_path, cache):
@@ -130,7 +172,7 @@ def test_unreadable_and_truncated_images_are_named_and_leave_no_cache(tmp_path, 
 def test_missing_files_and_empty_tables_are_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.png: the file is gone"):
         loaders.decode([tmp_path / "gone.png"])
-    with pytest.raises(UserError, match=r"gone\.png: not a readable image"):
+    with pytest.raises(UserError, match=r"gone\.png: cannot be read \(No such file"):
         loaders.decode([tmp_path / "gone.png"], cache=False)
     with pytest.raises(UserError, match="the table is empty"):
         loaders.decode([])

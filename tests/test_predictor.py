@@ -193,6 +193,13 @@ def test_bad_images_are_named_before_anything_is_written(classification, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_predictions_are_not_written_beside_the_images(classification, tmp_path):
+    image = write_image(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: lies in .*, where predictions go; choose another --out"):
+        predictor.main(str(classification), [str(image)], str(tmp_path))
+    assert [path.name for path in tmp_path.glob("a*")] == ["a.png"]
+
+
 def test_predicted_images_do_not_fill_the_cache(classification, tmp_path, cache):
     predictor.main(str(classification), [write_image(tmp_path / "a.png")], str(tmp_path / "out"))
     assert not cache.exists()

@@ -160,6 +160,14 @@ def test_one_broken_file_does_not_cost_the_report(results):
     assert errors == {"broken": "a <b> error", "drive_unet": "metrics.json cannot be read"}
 
 
+def test_numbers_of_another_run_are_not_shown_as_the_batch_s(tmp_path):
+    folder = write_run(tmp_path / "drive_unet", metrics=DICE, files={"metrics.json": 5, "run.json": 5})
+    assert read_result(folder).error == "metrics.json and run.json changed after the batch; run it again"
+    sizes = {name: (folder / name).stat().st_size for name in ("metrics.json", "run.json")}
+    folder = write_run(tmp_path / "again", metrics=DICE, files=sizes)
+    assert read_result(folder).error == ""
+
+
 def test_an_empty_folder_gives_an_empty_page(tmp_path):
     assert "No run has finished yet." in write(tmp_path).read_text()
 

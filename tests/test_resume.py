@@ -172,6 +172,27 @@ def test_a_run_that_refused_its_checkpoints_does_not_go_on_from_them(folder):
     assert not resume.can_resume(job_of(folder, "epochs=5"), now)
     resume.end(job, {"status": "failed", "fingerprint": now, "parameters": job_of(folder).parameters})
     assert resume.can_resume(job_of(folder, "epochs=5"), now)  # it failed of something else
+    resumed = {
+        "status": "failed",
+        "fingerprint": now,
+        "parameters": job_of(folder).parameters,
+        "resumed": True,
+    }
+    resume.end(job, resumed)
+    assert not resume.can_resume(job_of(folder, "epochs=5"), now)
+
+
+def test_a_dataset_outside_of_the_data_root_counts_too(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "elsewhere").mkdir()
+    write_notebook(folder / "01_good.ipynb", SAVE, parameters=PARAMETERS + '\ndataset = ""')
+    options = f"dataset={tmp_path / 'elsewhere'}"
+    train(job_of(folder, options, profile="cpu"))
+    assert changed(folder, options, profile="cpu") == []
+    name = os.fsdecode(b"h\xe4.png")  # which is not UTF-8
+    (tmp_path / "elsewhere" / name).write_text("x")
+    assert changed(folder, options, profile="cpu") == ["data"]
+    resume.fingerprint(job_of(folder, f"dataset={'長' * 95}", profile="cpu"))  # longer than a name may be
 
 
 def train(job: Job, state: str = "done") -> None:
