@@ -274,7 +274,7 @@ def _classes(table, small: np.ndarray, audit: Audit) -> None:
 
 def _masks(table, audit: Audit) -> None:
     """How well the mean mask does, which knows where things usually are, and not the picture."""
-    masks = []
+    masks, faults = [], []
     for path in filter(None, table["mask"]):
         try:
             with readers.open_image(path) as mask:
@@ -282,9 +282,11 @@ def _masks(table, audit: Audit) -> None:
                 grey = mask.convert("L")
             readers.check_mask(path, grey.getextrema()[1])
         except UserError as error:
-            audit.traps.append(str(error))
+            faults.append(str(error))
             continue
         masks.append(np.asarray(grey.resize((SIDE, SIDE), Image.NEAREST)) > 127)
+    if faults:
+        audit.traps.append(f"training refuses {len(faults)} masks, the first for this: {faults[0]}")
     if len(masks) < 2:
         return
     stack = np.stack(masks).astype(np.float32)

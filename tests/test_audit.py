@@ -156,6 +156,17 @@ def test_what_all_pictures_share_makes_none_alike():
     assert duplicates.alike(pictures) == {}
 
 
+def test_masks_that_training_refuses_are_traps(tmp_path):
+    for number in range(4):
+        save(tmp_path / "own" / "images" / f"{number}.png", texture(number))
+        write_mask(tmp_path / "own" / "masks" / f"{number}.png", (SIZE, SIZE), high=1 if number else 255)
+    first = tmp_path / "own" / "masks" / "1.png"
+    assert examine("own", str(tmp_path)).traps == [
+        f"training refuses 3 masks, the first for this: {first}: the mask's values are 0 and 1; "
+        "write them as 0 and 255."
+    ]
+
+
 def test_pairs_and_groups_join_what_belongs_together():
     assert duplicates.joined(5, [(0, 3), (3, 4)]) == [0, 1, 2, 0, 0]
     assert duplicates.joined(4, [(0, 1)], ["a", "b", "b", "c"]) == [0, 0, 0, 3]

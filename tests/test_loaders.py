@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from helpers import loaders
 from helpers.errors import UserError
-from helpers.readers import ORIENTATION
+from helpers.readers import ORIENTATION, images_in
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -33,6 +33,13 @@ def test_images_are_decoded_to_the_asked_size_and_channels(tmp_path):
     assert colour.shape == (2, 3, 6, 4)
     assert torch.equal(grey[1, 0], torch.tensor(np.array(Image.open(paths[1]))))
     assert torch.equal(colour[:, 0], colour[:, 2])
+
+
+def test_webp_is_an_image(tmp_path):
+    Image.open(write_image(tmp_path / "a.png")).save(tmp_path / "a.webp", lossless=True)
+    assert [path.name for path in images_in(tmp_path)] == ["a.png", "a.webp"]
+    both = loaders.decode([tmp_path / "a.png", tmp_path / "a.webp"])
+    assert torch.equal(both[0], both[1])
 
 
 @pytest.mark.parametrize("mode", ["P", "LA", "RGBA", "1", "CMYK"])
@@ -115,6 +122,17 @@ def test_the_second_look_comes_from_the_cache(tmp_path, cache):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert torch.equal(loaders.decode([path]), first)
     assert cached_files(cache) == files
+
+
+def test_what_older_checks_let_into_the_cache_is_read_again(tmp_path, cache, monkeypatch):
+    path = write_image(tmp_path / "a.png")
+    with monkeypatch.context() as older:
+        older.setattr(loaders, "CACHED", loaders.CACHED - 1)
+        loaders.decode([path])
+    before = cached_files(cache)
+    loaders.decode([path])
+    assert len(before) == 1
+    assert len(cached_files(cache)) == 2
 
 
 def test_another_file_size_mode_or_time_makes_another_cache(tmp_path, cache):
