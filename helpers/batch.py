@@ -95,7 +95,7 @@ def run_batch(
                     outcome, note = Outcome("failed", 0, str(error)), ""
                 statuses.append(outcome.status)
                 progress.finish(job, _line(job, outcome, note, width))
-        finally:  # also when a record could not be written: what still runs has no place to write to
+        finally:  # whatever went wrong here, no run is left behind
             stop.set()
             pool.shutdown(cancel_futures=True)
         index = report.write(results)

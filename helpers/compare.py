@@ -131,8 +131,9 @@ def _compare(run: str, profile: str, group: list, metric: str, over: str) -> Com
         setting = settings.setdefault(json.dumps(values), Setting(values, {}))
         setting.by_repeat[_text(parameters.get(over))] = result.metrics[metric]
     prints = [result.batch.get("fingerprint", {}) for result in group]
-    # Parameters are what is varied; data only where a varied parameter names them.
-    parts = ["notebook", "helpers", "packages"] + ["data"] * (not any(map(_names_data, varied)))
+    parts = ["notebook", "helpers", "packages"]  # parameters are what is varied
+    if not any(_names_data(name) for name in varied):
+        parts.append("data")
     mixed = [part for part in parts if len({p.get(part) for p in prints}) > 1]
     return Comparison(run, profile, metric, over, list(settings.values()), mixed, group)
 

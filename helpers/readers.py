@@ -47,8 +47,9 @@ def open_image(path: str) -> Iterator[Image.Image]:
                     f"{path}: has more than 8 bits a channel (mode {file.mode}); convert it to 8 bits, "
                     "choosing yourself which values become black and white."
                 )
-            # Pillow turns TIFF itself, and the other formats carry no mark.
-            turned = file.format == "JPEG" and file.getexif().get(ORIENTATION, 1) != 1
+            # What cameras write, MPO being a JPEG with more than one picture; Pillow turns TIFF itself.
+            camera = file.format in ("JPEG", "MPO", "WEBP")
+            turned = camera and file.getexif().get(ORIENTATION, 1) != 1
             yield ImageOps.exif_transpose(file) if turned else file
     except UserError:
         raise

@@ -34,7 +34,7 @@ class Result:
     metrics: dict[str, float | None]
     claims: dict[str, bool]
     records: dict  # run.json
-    problems: tuple[str, ...]  # files of the folder that cannot be read
+    problems: tuple[str, ...]  # files of the folder that cannot be read, or are of another run
 
     @property
     def name(self) -> str:

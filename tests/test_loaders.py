@@ -82,22 +82,21 @@ def test_a_mask_whose_shape_is_transparent_is_refused(tmp_path):
         loaders.decode_masks([tmp_path / "mask.png"], like=[write_image(tmp_path / "a.png")])
 
 
-@pytest.mark.parametrize(
-    ("name", "high"), [("empty.png", 0), ("empty.jpg", 3)]
-)  # 3: what JPEG leaves of black
+# 3: what JPEG leaves of black.
+@pytest.mark.parametrize(("name", "high"), [("empty.png", 0), ("empty.jpg", 3)])
 def test_empty_masks_are_empty(tmp_path, name, high):
     image, empty = write_image(tmp_path / "a.png"), write_mask(tmp_path / name, low=high, high=high)
     assert not loaders.decode_masks([empty], like=[image]).any()
 
 
-def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
+@pytest.mark.parametrize(("suffix", "how"), [("jpg", {"subsampling": 0}), ("webp", {"lossless": True})])
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path, suffix, how):
     mark = Image.Exif()
     mark[ORIENTATION] = 6  # a quarter turn
     upright = Image.open(write_image(tmp_path / "a.png", (12, 10)))
-    upright.transpose(Image.Transpose.ROTATE_90).save(
-        tmp_path / "b.jpg", exif=mark, quality=100, subsampling=0
-    )
-    turned = loaders.decode([tmp_path / "b.jpg"])
+    photograph = upright.transpose(Image.Transpose.ROTATE_90)
+    photograph.save(tmp_path / f"b.{suffix}", exif=mark, quality=100, **how)
+    turned = loaders.decode([tmp_path / f"b.{suffix}"])
     assert turned.shape == (1, 1, 10, 12)
     assert (turned.int() - loaders.decode([tmp_path / "a.png"]).int()).abs().max() < 10
 
